@@ -1,0 +1,332 @@
+"""Interactive figures that compute in the reader's browser: no kernel, no network, the same in JupyterLab and the book.
+
+Python packs plain numpy arrays into one buffer; a short script draws them. Every figure is an ``anywidget`` whose single
+module is the text of ``assets/widgets/kit.js`` followed by its own script, so a new figure is a class here and one script
+there that calls the kit: ``figure``, ``pane``, ``slider``, ``choice``, ``toggle``, ``player``, ``table``, ``canvas``,
+``handle`` (a point to drag), ``plot``, ``heatPicture``. ``kit.css`` names the colours of both themes.
+
+Shapes: N images or frames, K landmarks, T training steps, F faces, H W. Coordinates: 0-based pixel centres (x, y).
+Pictures are stored as JPEG: mind the two-megabyte notebook habit and keep stacks near 256 pixels a side.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anywidget
+import cv2
+import numpy as np
+import traitlets
+
+from . import markups
+
+SCRIPTS = Path(__file__).parent / "assets" / "widgets"
+JPEG_QUALITY = 88  # edges of drawn landmarks are vector work above the picture, so this is enough
+
+SHAPES = ("gaussian", "ged", "student_t", "parabola")
+
+
+def script(name: str) -> str:
+    """The one module of a figure: the kit, then the figure's own script, which exports ``render``."""
+    return "\n".join((SCRIPTS / part).read_text(encoding="utf-8") for part in ("kit.js", f"{name}.js"))
+
+
+class Figure(anywidget.AnyWidget):
+    """A figure of the kit: ``options`` are small values for the script, ``arrays`` says where each array lies in ``data``.
+
+    Subclasses set ``_esm = script("<name>")`` and call ``super().__init__(options, arrays)``. Arrays are float32, int32
+    or uint8 numpy arrays; pictures are ``bytes`` from ``picture``. In the script ``unpack(model)`` returns all of them.
+    """
+
+    _css = (SCRIPTS / "kit.css").read_text(encoding="utf-8")
+    options = traitlets.Dict().tag(sync=True)
+    arrays = traitlets.Dict().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+
+    def __init__(self, options: Mapping[str, object], arrays: Mapping[str, np.ndarray | bytes]) -> None:
+        layout, buffer = pack(arrays)
+        super().__init__(options=dict(options), arrays=layout, data=buffer)
+
+
+def pack(arrays: Mapping[str, np.ndarray | bytes]) -> tuple[dict[str, dict], bytes]:
+    """Lay arrays and encoded pictures end to end: a directory {name: {dtype, shape, offset, size}} and the bytes."""
+    layout, parts, offset = {}, [], 0
+    for name, value in arrays.items():
+        if isinstance(value, bytes):
+            part, dtype, shape = value, "image/jpeg", []
+        else:
+            dtype = {"f": "float32", "u": "uint8", "b": "uint8", "i": "int32"}[value.dtype.kind]
+            part, shape = value.astype(np.dtype(dtype).newbyteorder("<")).tobytes(), list(value.shape)
+        layout[name] = {"dtype": dtype, "shape": shape, "offset": offset, "size": len(part)}
+        parts.append(part)
+        offset += len(part)
+    return layout, b"".join(parts)
+
+
+def picture(image: np.ndarray) -> bytes:
+    """An image as JPEG: uint8 (H, W) grey or (H, W, 3) RGB; floats are taken as grey levels from 0 to 1.
+
+    Raises:
+        ValueError: if the shape or the type is another, or a side is zero.
+    """
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3) or 0 in image.shape:
+        raise ValueError(f"image must be (H, W) or (H, W, 3) and not empty, got shape {image.shape}")
+    if image.dtype.kind == "f":
+        image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ValueError(f"image must be uint8 or float in [0, 1], got {image.dtype}")
+    _, buffer = cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return buffer.tobytes()
+
+
+def _floats(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
+    """``value`` as float32 of the wanted shape (None: any length), or a ValueError that names it."""
+    array = np.asarray(value, dtype=np.float32)
+    if array.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+        wanted = "(" + ", ".join("any" if want is None else str(want) for want in shape) + ")"
+        raise ValueError(f"{name} must have shape {wanted}, got {array.shape}")
+    return array
+
+
+def _size(image: np.ndarray) -> dict[str, int]:
+    return {"width": int(np.shape(image)[1]), "height": int(np.shape(image)[0])}
+
+
+class CodecFigure(Figure):
+    """Drag a point: its heatmap, and what every decoder reads back from it, with the error in image pixels.
+
+    Args:
+        image: what the point lies on, (H, W) or (H, W, 3); None draws a plain grid of ``image_size``.
+        image_size: side in image pixels where there is no image.
+        heatmap_size: side of the square map at first; the reader chooses among 16, 32, 64, 128.
+        point: (x, y) at first, in image pixels.
+        sigma: width of the heat at first, in heatmap pixels, from 0.5 to 5.
+        shape: "gaussian", "ged", "student_t" or "parabola" at first.
+
+    Example:
+        >>> CodecFigure(photo, heatmap_size=64, point=(103.3, 88.8), sigma=1.5)
+
+    Source: ACE-Net Eq. 1 and 12; MSM Eq. 8; SCPAN Table VII.
+    """
+
+    _esm = script("codec")
+
+    def __init__(self, image: np.ndarray | None = None, image_size: int = 256, heatmap_size: int = 64,
+                 point: tuple[float, float] = (103.3, 88.8), sigma: float = 1.5, shape: str = "gaussian") -> None:
+        if shape not in SHAPES:
+            raise ValueError(f"shape must be one of {SHAPES}, got {shape!r}")
+        if not 0.5 <= sigma <= 5:
+            raise ValueError(f"sigma must lie in [0.5, 5], got {sigma}")
+        if heatmap_size not in (16, 32, 64, 128):
+            raise ValueError(f"heatmap_size must be 16, 32, 64 or 128, got {heatmap_size}")
+        size = {"width": image_size, "height": image_size} if image is None else _size(image)
+        x, y = (float(v) for v in point)
+        if not (-0.5 <= x <= size["width"] - 0.5 and -0.5 <= y <= size["height"] - 0.5):
+            raise ValueError(f"point must lie inside the {size['width']} x {size['height']} image, got {point}")
+        options = size | {"heatmap_size": heatmap_size, "point": [x, y], "sigma": sigma, "shape": shape}
+        super().__init__(options, {} if image is None else {"image": picture(image)})
+
+
+class CedFigure(Figure):
+    """Cumulative error distributions: move the limit and watch AUC and failure rate, change the normaliser.
+
+    Args:
+        errors: per-image errors as fractions (0.05 = 5 %), as {method: (N,)} or {normaliser: {method: (N,)}}; the
+            methods must be the same for every normaliser.
+        limit: the limit of AUC and failure rate at first.
+        span: right end of the error axis and largest limit.
+        normalizer: what the errors are divided by, where ``errors`` does not say.
+
+    Example:
+        >>> CedFigure({"inter_ocular": {"ours": ours_io, "peer": peer_io}, "box": {"ours": ours_box, "peer": peer_box}})
+
+    Raises:
+        ValueError: on empty, negative or NaN errors, differing methods, or a limit outside (0, span].
+
+    Source: AUC and FR as in ``metrics``.
+    """
+
+    _esm = script("ced")
+
+    def __init__(self, errors: Mapping[str, object], limit: float = 0.1, span: float = 0.2,
+                 normalizer: str = "inter_ocular") -> None:
+        if not errors:
+            raise ValueError("errors must name at least one method, got none")
+        nested = isinstance(next(iter(errors.values())), Mapping)
+        groups = dict(errors) if nested else {normalizer: errors}
+        names = list(next(iter(groups.values())))
+        if not 0 < limit <= span:
+            raise ValueError(f"limit must lie in (0, span = {span}], got {limit}")
+        arrays = {}
+        for n, (group, by_name) in enumerate(groups.items()):
+            if list(by_name) != names:
+                raise ValueError(f"errors must hold the same methods for every normaliser, got {list(by_name)} "
+                                 f"for {group!r}, wanted {names}")
+            for i, (name, values) in enumerate(by_name.items()):
+                values = _floats(f"errors[{name!r}]", values, (None,))
+                if not len(values) or not np.isfinite(values).all() or (values < 0).any():
+                    raise ValueError(f"errors[{name!r}] must hold finite values >= 0, got {values}")
+                arrays[f"errors_{n}_{i}"] = np.sort(values)
+        labels = [group.replace("_", "-") for group in groups]
+        super().__init__({"normalizers": labels, "names": names, "limit": limit, "span": span}, arrays)
+
+
+class FaceFigure(Figure):
+    """Turn a rendered head by a slider, with its exact landmarks and contours above it.
+
+    Args:
+        frames: N views of equal size, uint8 (H, W, 3) or (H, W).
+        landmarks: (N, K, 2) image pixels.
+        values: N numbers the slider shows, such as the yaw of each view.
+        visibility: (N, K) booleans; None means all visible.
+        contours: {name: N polylines (M, 2)}; lengths may differ, NaN breaks a line.
+        occluding: names among ``contours`` that are outlines of the view, drawn apart.
+        label: what the slider changes, with its ``unit``.
+        start: index of the first view shown; None takes the middle.
+
+    Example:
+        >>> FaceFigure([f.image for f in faces], [f.landmarks for f in faces], yaws,
+        ...            [f.visibility for f in faces], {name: [f.contours[name] for f in faces] for name in CONTOURS},
+        ...            occluding=("chin_boundary",))
+    """
+
+    _esm = script("face")
+
+    def __init__(self, frames: Sequence[np.ndarray], landmarks: object, values: Sequence[float],
+                 visibility: object | None = None, contours: Mapping[str, Sequence[np.ndarray]] | None = None,
+                 occluding: Sequence[str] = (), label: str = "yaw", unit: str = "°", start: int | None = None) -> None:
+        count = len(frames)
+        if not count or len(values) != count:
+            raise ValueError(f"frames and values must be equally many and not none, got {count} and {len(values)}")
+        if len({np.shape(frame)[:2] for frame in frames}) > 1:
+            raise ValueError(f"frames must have one size, got {sorted({np.shape(frame)[:2] for frame in frames})}")
+        landmarks = _floats("landmarks", landmarks, (count, None, 2))
+        seen = np.ones(landmarks.shape[:2], bool) if visibility is None else np.asarray(visibility).astype(bool)
+        if seen.shape != landmarks.shape[:2]:
+            raise ValueError(f"visibility must have shape {landmarks.shape[:2]}, got {seen.shape}")
+        contours = dict(contours or {})
+        if not set(occluding) <= set(contours):
+            raise ValueError(f"occluding must name contours among {sorted(contours)}, got {list(occluding)}")
+        arrays: dict[str, np.ndarray | bytes] = {"landmarks": landmarks, "visibility": seen}
+        drawn = []
+        for i, (name, lines) in enumerate(contours.items()):
+            if len(lines) != count:
+                raise ValueError(f"contours[{name!r}] must hold {count} polylines, got {len(lines)}")
+            arrays[f"contour_{i}"] = _stack([_floats(f"contours[{name!r}]", line, (None, 2)) for line in lines])
+            drawn.append({"name": name, "key": f"contour_{i}", "occluding": name in occluding})
+        arrays |= {f"frame_{i}": picture(frame) for i, frame in enumerate(frames)}
+        start = count // 2 if start is None else start
+        if not 0 <= start < count:
+            raise ValueError(f"start must be an index below {count}, got {start}")
+        values = [round(float(v), 3) for v in values]
+        values = [int(v) if v == int(v) else v for v in values]
+        super().__init__(_size(frames[0]) | {"values": values, "label": label, "unit": unit, "contours": drawn,
+                                             "start": start}, arrays)
+
+
+def _stack(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """Polylines of different lengths as one (N, M, 2) array, the short ones filled up with NaN."""
+    out = np.full((len(lines), max(1, *(len(line) for line in lines)), 2), np.nan, np.float32)
+    for row, line in zip(out, lines):
+        row[: len(line)] = line
+    return out
+
+
+class OverlayFigure(Figure):
+    """A photo with predicted landmarks: choose one and see its heatmap above the photo, and its score.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        landmarks: (K, 2) predicted, in image pixels.
+        heatmaps: (K, h, w), each drawn from 0 to its own maximum; pass probabilities, not logits.
+        scores: (K,) in [0, 1], or None.
+        matrix: 2x3 map from image pixels to *heatmap* pixels; None: the maps cover the whole image.
+        truth: (K, 2) given points to compare with, or None.
+        markup: names the groups of landmarks, where ``markups`` knows it and the count fits.
+        start: the landmark chosen at first.
+
+    Example:
+        >>> to_map = geometry.compose(scaling_128_to_32, data.crop_matrix(box, 128))
+        >>> OverlayFigure(photo, found.landmarks, maps, found.scores, to_map, start=30)
+    """
+
+    _esm = script("overlay")
+
+    def __init__(self, image: np.ndarray, landmarks: object, heatmaps: object, scores: object | None = None,
+                 matrix: object | None = None, truth: object | None = None, markup: str = "68", start: int = 0) -> None:
+        landmarks = _floats("landmarks", landmarks, (None, 2))
+        count = len(landmarks)
+        heatmaps = _floats("heatmaps", heatmaps, (count, None, None))
+        if not np.isfinite(landmarks).all() or not np.isfinite(heatmaps).all():
+            raise ValueError("landmarks and heatmaps must be finite, got NaN or infinity")
+        if not 0 <= start < count:
+            raise ValueError(f"start must be a landmark below {count}, got {start}")
+        size, (map_height, map_width) = _size(image), heatmaps.shape[1:]
+        if matrix is None:                                    # q = (p + 0.5) s - 0.5
+            sx, sy = map_width / size["width"], map_height / size["height"]
+            matrix = [[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5]]
+        matrix = _floats("matrix", matrix, (2, 3))
+        if abs(np.linalg.det(matrix[:, :2])) < 1e-12:
+            raise ValueError(f"matrix must be invertible, got {matrix.tolist()}")
+        heat = np.clip(heatmaps, 0, None)
+        heat = np.round(255 * heat / np.maximum(heat.max((1, 2), keepdims=True), 1e-12)).astype(np.uint8)
+        arrays: dict[str, np.ndarray | bytes] = {"landmarks": landmarks, "heatmaps": heat, "image": picture(image)}
+        if scores is not None:
+            arrays["scores"] = _floats("scores", scores, (count,))
+        if truth is not None:
+            arrays["truth"] = _floats("truth", truth, (count, 2))
+        super().__init__(size | {"map_width": map_width, "map_height": map_height, "start": start,
+                                 "to_map": matrix.astype(float).tolist(), "groups": _groups(markup, count)}, arrays)
+
+
+def _groups(markup: str, count: int) -> list[dict]:
+    """The finest groups of a markup, smallest first, so that a landmark is named by the narrowest one."""
+    if markup not in markups.MARKUPS or markups.MARKUPS[markup].count != count:
+        return []
+    groups = sorted(markups.MARKUPS[markup].groups.items(), key=lambda group: len(group[1]))
+    return [{"name": name.replace("_", " "), "indices": list(indices)} for name, indices in groups]
+
+
+class StepsFigure(Figure):
+    """What a small network predicts on a few faces while it trains, beside its loss curve.
+
+    Args:
+        images: F faces of equal size, (H, W), (H, W, 3), uint8 or float in [0, 1].
+        steps: T training steps, ascending, at which the predictions were taken.
+        predictions: (T, F, K, 2) in pixels of those images.
+        loss: the curve as (L, 2) rows (step, value), or {name: (L, 2)} for several.
+        truth: (F, K, 2) or None.
+        scale: factor from these pixels to the ``unit`` the mean error is shown in.
+        log: logarithmic loss axis; all values must then be positive.
+
+    Example:
+        >>> StepsFigure(batch["image"][:4, 0] + 0.5, [0, 50, 100, 200, 400], predictions,
+        ...             [(h.step, h.loss) for h in history], truth=batch["landmarks"][:4])
+    """
+
+    _esm = script("steps")
+
+    def __init__(self, images: Sequence[np.ndarray], steps: Sequence[int], predictions: object, loss: object,
+                 truth: object | None = None, scale: float = 1.0, unit: str = "px", log: bool = True,
+                 loss_label: str = "loss") -> None:
+        count, faces = len(steps), len(images)
+        if not count or not faces:
+            raise ValueError(f"steps and images must not be empty, got {count} and {faces}")
+        if any(b <= a for a, b in zip(steps, steps[1:])):
+            raise ValueError(f"steps must ascend, got {list(steps)}")
+        if len({np.shape(image)[:2] for image in images}) > 1:
+            raise ValueError(f"images must have one size, got {sorted({np.shape(image)[:2] for image in images})}")
+        predictions = _floats("predictions", predictions, (count, faces, None, 2))
+        arrays: dict[str, np.ndarray | bytes] = {"predictions": predictions}
+        if truth is not None:
+            arrays["truth"] = _floats("truth", truth, (faces, predictions.shape[2], 2))
+        curves = dict(loss) if isinstance(loss, Mapping) else {loss_label: loss}
+        for i, (name, curve) in enumerate(curves.items()):
+            curve = _floats(f"loss[{name!r}]", curve, (None, 2))
+            if not len(curve) or not np.isfinite(curve).all() or (log and (curve[:, 1] <= 0).any()):
+                raise ValueError(f"loss[{name!r}] must hold finite{' positive' if log else ''} values, got {curve}")
+            arrays[f"curve_{i}"] = curve
+        arrays |= {f"face_{f}": picture(image) for f, image in enumerate(images)}
+        super().__init__(_size(images[0]) | {
+            "steps": [int(s) for s in steps], "faces": faces, "curves": [{"name": name} for name in curves], "log": log,
+            "loss_label": loss_label, "scale": scale, "unit": unit}, arrays)

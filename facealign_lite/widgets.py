@@ -10,6 +10,7 @@ Pictures are stored as JPEG: mind the two-megabyte notebook habit and keep stack
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import anywidget
@@ -312,7 +313,7 @@ class StepsFigure(Figure):
         count, faces = len(steps), len(images)
         if not count or not faces:
             raise ValueError(f"steps and images must not be empty, got {count} and {faces}")
-        if any(b <= a for a, b in zip(steps, steps[1:])):
+        if any(b <= a for a, b in pairwise(steps)):
             raise ValueError(f"steps must ascend, got {list(steps)}")
         if len({np.shape(image)[:2] for image in images}) > 1:
             raise ValueError(f"images must have one size, got {sorted({np.shape(image)[:2] for image in images})}")

@@ -1,0 +1,458 @@
+"""Every interactive figure in a real browser: by mouse, keyboard and finger, in both themes, on a phone's width.
+
+The page holds nothing but the figure's own module and a model object that answers ``get``: what anywidget gives it.
+"""
+import base64
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from facealign_lite import heatmaps, metrics, widgets
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: figures are not driven in a browser")
+
+MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
+  document.documentElement.dataset.theme = theme;
+  document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
+  document.body.style.background = theme === "dark" ? "#121212" : "#fff";
+  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+  // an offset of three bytes, as a message from the kernel may have
+  const odd = new Uint8Array(bytes.length + 3);
+  odd.set(bytes, 3);
+  const state = { options, arrays, data: new DataView(odd.buffer, 3) };
+  const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" }));
+  const { default: figure } = await import(url);
+  const el = document.createElement("div");
+  document.body.append(el);
+  window.stop_figure = figure.render({ model: { get: (name) => state[name] }, el });
+  await new Promise((done) => setTimeout(done, 250));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser):
+    """Open a figure: show(widget, theme="light", width=900, touch=False) -> page. Any error or request fails the test."""
+    opened, faults = [], []
+
+    def open_page(widget, theme="light", width=900, touch=False):
+        context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=touch, device_scale_factor=2)
+        page = context.new_page()
+        opened.append(context)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda r: faults.append(r.url) if not re.match("blob:|data:|about:", r.url) else None)
+        page.set_content("<!doctype html><html lang='en'><meta name='viewport' content='width=device-width'><body>")
+        page.evaluate(MOUNT, {"esm": widget._esm, "css": widget._css, "options": widget.options, "arrays": widget.arrays,
+                              "data": base64.b64encode(widget.data).decode(), "theme": theme})
+        return page
+
+    yield open_page
+    for context in opened:
+        context.close()
+    assert not faults
+
+
+def rows(page, table=0):
+    """The cells of a table, row by row."""
+    return page.evaluate("n => [...document.querySelectorAll('table')[n].tBodies[0].rows]"
+                         ".map(row => [...row.cells].map(cell => cell.textContent))", table)
+
+
+def settle(page):
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def drag(page, start, end):
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+    page.mouse.move(*end)
+    page.mouse.up()
+    settle(page)
+
+
+def middle(locator):
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def pixel(locator, point, size):
+    """Where image pixel ``point`` of an image of side ``size`` lies on the page."""
+    box = locator.bounding_box()
+    return tuple(box[side] + (p + 0.5) / size * box[length] for side, length, p in zip("xy", ("width", "height"), point))
+
+
+def snapshot(page, n=0):
+    """The drawn pixels of a canvas."""
+    return page.evaluate("n => document.querySelectorAll('canvas')[n].toDataURL()", n)
+
+
+def press(locator, key, times=1):
+    for _ in range(times):
+        locator.press(key)
+    settle(locator.page)
+
+
+# ---- CodecFigure ------------------------------------------------------------------------------------------------
+
+METHODS = ("argmax", "quarter", "center_of_mass", "dark")
+
+
+def expected_codec(point, size, heatmap_size, sigma, shape):
+    """[x, y, error] per decoder, from the library."""
+    point = np.array([point], dtype=float)
+    maps = heatmaps.encode(heatmaps.to_heatmap(point, size, heatmap_size), heatmap_size, sigma, shape)
+    found = [heatmaps.to_image(heatmaps.decode(maps, method), heatmap_size, size)[0] for method in METHODS]
+    return np.array([[*q, np.hypot(*(q - point[0]))] for q in found])
+
+
+def shown_codec(page):
+    return np.array([[float(cell) for cell in row[1:4]] for row in rows(page)])
+
+
+def ring(page, which="Point on the image"):
+    return page.get_by_role("slider", name=which)
+
+
+def ring_point(page):
+    return [float(v) for v in re.findall(r"-?\d+\.\d+", ring(page).get_attribute("aria-valuetext"))]
+
+
+def test_codec_shows_what_the_library_decodes(show):
+    page = show(widgets.CodecFigure(point=(103.25, 88.75), sigma=1.5))
+    np.testing.assert_allclose(shown_codec(page), expected_codec((103.25, 88.75), 256, 64, 1.5, "gaussian"), atol=0.0051)
+
+
+def test_codec_point_is_dragged_by_mouse(show):
+    page = show(widgets.CodecFigure(point=(100, 100)))
+    picture = page.locator("canvas").first
+    drag(page, middle(ring(page)), pixel(picture, (180, 60), 256))
+    x, y = ring_point(page)
+    assert abs(x - 180) < 1 and abs(y - 60) < 1
+    np.testing.assert_allclose(shown_codec(page), expected_codec((x, y), 256, 64, 1.5, "gaussian"), atol=0.02)
+    drag(page, pixel(picture, (30, 30), 256), pixel(picture, (-40, 40), 256))       # from anywhere, past the border
+    x, y = ring_point(page)
+    assert x == -0.5 and abs(y - 40) < 1
+
+
+def test_codec_point_moves_by_keys(show):
+    page = show(widgets.CodecFigure(point=(100, 100)))
+    press(ring(page), "ArrowRight", 3)
+    press(ring(page), "Shift+ArrowUp")
+    assert ring_point(page) == [101.5, 95.0]
+    press(ring(page, "Point in the close-up"), "ArrowDown")                        # 0.05 heatmap pixels = 0.2 image pixels
+    assert ring_point(page) == [101.5, 95.2]
+
+
+def test_codec_point_moves_by_finger(show):
+    page = show(widgets.CodecFigure(point=(100, 100)), width=390, touch=True)
+    page.touchscreen.tap(*pixel(page.locator("canvas").first, (200, 40), 256))
+    settle(page)
+    x, y = ring_point(page)
+    assert abs(x - 200) < 1 and abs(y - 40) < 1
+    target = pixel(page.locator("canvas").first, (150, 90), 256)                   # a real touch drag on the ring
+    touch = page.context.new_cdp_session(page)
+    start = middle(ring(page))
+    for kind, (px, py) in (("touchStart", start), ("touchMove", ((start[0] + target[0]) / 2, (start[1] + target[1]) / 2)),
+                           ("touchMove", target), ("touchEnd", target)):
+        points = [] if kind == "touchEnd" else [{"x": px, "y": py}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    settle(page)
+    x, y = ring_point(page)
+    assert abs(x - 150) < 2 and abs(y - 90) < 2
+
+
+def test_codec_settings(show):
+    page = show(widgets.CodecFigure(point=(71.3, 140.9)))
+    press(page.get_by_role("slider", name="sigma"), "ArrowRight", 5)
+    for name, shape in (("GED", "ged"), ("Student t", "student_t"), ("parabola", "parabola")):
+        press(page.get_by_role("radio", name=name), "Space")
+        np.testing.assert_allclose(shown_codec(page), expected_codec((71.3, 140.9), 256, 64, 2.0, shape), atol=0.0051)
+    press(page.get_by_role("radio", name="32²"), "Space")
+    np.testing.assert_allclose(shown_codec(page), expected_codec((71.3, 140.9), 256, 32, 2.0, "parabola"), atol=0.0051)
+    press(page.get_by_role("checkbox"), "Space")                                    # now even the best decoder is off
+    rounded = heatmaps.to_image(np.round(heatmaps.to_heatmap(np.array([[71.3, 140.9]]), 256, 32)), 32, 256)[0]
+    np.testing.assert_allclose(shown_codec(page)[2], [*rounded, np.hypot(*(rounded - [71.3, 140.9]))], atol=0.0051)
+
+
+# ---- CedFigure --------------------------------------------------------------------------------------------------
+
+ERRORS = {norm: {name: np.random.default_rng(seed).lognormal(np.log(scale), 0.5, 333) for seed, name in enumerate(("ours", "peer"))}
+          for norm, scale in (("inter_ocular", 0.06), ("box", 0.03))}
+
+
+def expected_ced(errors, limit):
+    return [[100 * values.mean(), 100 * metrics.failure_rate(values, limit), 100 * metrics.auc(values, limit)]
+            for values in errors.values()]
+
+
+def shown_ced(page):
+    return [[float(cell.removesuffix("\u00a0%")) for cell in row[1:]] for row in rows(page)]
+
+
+def limit_of(page):
+    return float(page.get_by_role("slider", name="limit").input_value()) / 100
+
+
+def test_ced_numbers_follow_the_limit(show):
+    page = show(widgets.CedFigure(ERRORS, limit=0.1))
+    np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["inter_ocular"], 0.1), atol=0.0051)
+    press(page.get_by_role("slider", name="limit"), "ArrowLeft", 7)
+    np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["inter_ocular"], 0.093), atol=0.0051)
+    press(page.get_by_role("radio", name="box"), "Space")
+    np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["box"], 0.093), atol=0.0051)
+    assert "peer" not in page.locator(".fa-status").text_content()
+    press(page.get_by_role("radio", name="peer"), "Space")
+    assert "peer" in page.locator(".fa-status").text_content()
+
+
+@pytest.mark.parametrize("touch", [False, True])
+def test_ced_limit_is_set_on_the_plot(show, touch):
+    page = show(widgets.CedFigure(ERRORS), touch=touch)
+    grid = page.locator(".fa-grid")
+    ticks = page.evaluate("() => [...document.querySelectorAll('.fa-plot text')].map(t => t.textContent)")
+    assert ticks[:3] == ["0", "2.5", "5"]
+    there = middle(grid.nth(2))                                                      # the line at 5 %
+    if touch:
+        page.touchscreen.tap(*there)
+        settle(page)
+    else:
+        drag(page, middle(page.locator(".fa-marker")), there)
+    assert limit_of(page) == pytest.approx(0.05, abs=0.001)
+    np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["inter_ocular"], limit_of(page)), atol=0.0051)
+
+
+# ---- FaceFigure -------------------------------------------------------------------------------------------------
+
+def turning(n=5, size=64):
+    """Squares that move to the right, with two landmarks and two contours on them."""
+    frames, landmarks = [], []
+    for i in range(n):
+        frame = np.full((size, size, 3), 40, np.uint8)
+        frame[20:40, 10 + 6 * i:20 + 6 * i] = (200, 180, 160)
+        frames.append(frame)
+        landmarks.append([[10 + 6 * i, 20], [20 + 6 * i, 40]])
+    visible = np.ones((n, 2), bool)
+    visible[3:, 1] = False
+    chin = [np.array([[5, 50], [30 + i, 60], [60, 50]])[: 2 + i % 2] for i in range(n)]
+    return widgets.FaceFigure(frames, landmarks, np.linspace(-60, 60, n), visible,
+                              {"nose_ridge": landmarks, "chin_boundary": chin}, occluding=["chin_boundary"])
+
+
+def test_face_turns_by_keys(show):
+    page = show(turning())
+    slider, status = page.get_by_role("slider", name="yaw"), page.locator(".fa-status")
+    assert status.text_content() == "yaw 0°: 0 of 2 landmarks hidden"
+    before = snapshot(page)
+    press(slider, "End")
+    assert status.text_content() == "yaw 60°: 1 of 2 landmarks hidden"
+    assert slider.get_attribute("aria-valuetext") == "60°"
+    assert snapshot(page) != before
+
+
+def test_face_layers_are_switched(show):
+    page = show(turning())
+    press(page.get_by_role("slider", name="yaw"), "End")
+    for name in ("landmarks", "contours", "mark hidden landmarks", "occluding contour"):
+        before = snapshot(page)
+        page.get_by_label(name, exact=True).click()
+        settle(page)
+        assert snapshot(page) != before, name
+        page.get_by_label(name, exact=True).click()
+        settle(page)
+        assert snapshot(page) == before, name
+
+
+def test_face_plays_and_pauses(show):
+    page = show(turning())
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('.fa-slider output').textContent === '-60°'", timeout=5000)   # it turned around
+    page.get_by_role("button", name="Pause").click()
+    at = page.locator(".fa-slider output").text_content()
+    page.wait_for_timeout(300)
+    assert page.locator(".fa-slider output").text_content() == at
+
+
+# ---- OverlayFigure ----------------------------------------------------------------------------------------------
+
+POINTS = np.array([[20.0, 20], [80, 20], [50, 50], [30, 80], [70, 80]])
+
+
+def overlay():
+    y, x = np.mgrid[:25, :25]
+    maps = np.stack([np.exp(-((x - p[0] / 4) ** 2 + (y - p[1] / 4) ** 2) / 4) for p in POINTS])
+    return widgets.OverlayFigure(np.full((100, 100), 90, np.uint8), POINTS, maps, np.linspace(0.2, 1, 5), truth=POINTS + [3, 4])
+
+
+def chosen(page):
+    return int(re.match(r"Landmark (\d+)", page.locator(".fa-status").text_content())[1])
+
+
+def test_overlay_chooses_under_the_mouse(show):
+    page = show(overlay())
+    photo = page.locator("canvas").first
+    for k in (3, 1, 4, 0, 2):
+        page.mouse.move(*pixel(photo, POINTS[k] + 2, 100))
+        settle(page)
+        assert chosen(page) == k
+    assert dict(rows(page)) == {"landmark": "2", "x, y": "50.0, 50.0", "score": "0.60", "error": "5.0 px"}
+
+
+def test_overlay_chooses_by_keys(show):
+    page = show(overlay())
+    photo = page.get_by_role("slider", name="Landmark chosen on the photo")
+    seen = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "ArrowUp", "ArrowUp"):
+        press(photo, key)
+        seen.append(chosen(page))
+    assert seen == [1, 4, 3, 2, 0, 0] or seen == [1, 4, 3, 0, 0, 0]
+    press(page.get_by_role("slider", name="landmark", exact=True), "End")
+    assert chosen(page) == 4 and photo.get_attribute("aria-valuenow") == "4"
+
+
+def test_overlay_chooses_by_finger_and_draws_the_heat_there(show):
+    page = show(overlay(), width=390, touch=True)
+    photo = page.locator("canvas").first
+    before = snapshot(page, 1)
+    page.touchscreen.tap(*pixel(photo, POINTS[3] + 1, 100))
+    settle(page)
+    assert chosen(page) == 3 and snapshot(page, 1) != before
+    # the map alone is brightest at the landmark's own place
+    brightest = page.evaluate("""() => {
+      const c = document.querySelectorAll('canvas')[1], d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      let best = 0;
+      for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] + d[i + 2] > d[best] + d[best + 1] + d[best + 2]) best = i;
+      return [(best / 4 % c.width) / c.width, Math.floor(best / 4 / c.width) / c.height];
+    }""")
+    np.testing.assert_allclose(brightest, POINTS[3] / 100, atol=0.05)
+
+
+# ---- StepsFigure ------------------------------------------------------------------------------------------------
+
+def training():
+    truth = np.stack([POINTS, POINTS + 1]) / 2
+    steps = [0, 50, 100, 400]
+    off = np.array([8.0, 4, 2, 1])
+    loss = [(s, 10 * 0.99**s + 0.1) for s in range(0, 401, 10)]
+    return widgets.StepsFigure(np.full((2, 50, 50), 0.4), steps, truth[None] + [[[[o, 0]]] for o in off], loss, truth=truth)
+
+
+def test_steps_follow_slider_and_plot(show):
+    page = show(training())
+    status = page.locator(".fa-status")
+    assert status.text_content() == "Step 0: loss 10.1, mean error 8.00 px"
+    press(page.get_by_role("slider", name="training step"), "ArrowRight", 2)
+    assert status.text_content() == f"Step 100: loss {10 * 0.99**100 + 0.1:.2f}, mean error 2.00 px"
+    before = snapshot(page)
+    box = page.locator(".fa-plot").bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 20, box["y"] + 100)
+    settle(page)
+    assert status.text_content().startswith("Step 400") and snapshot(page) != before
+    page.get_by_label("true points").click()
+    settle(page)
+
+
+def test_steps_play_to_the_end(show):
+    page = show(training())
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('.fa-status').textContent.startsWith('Step 400')", timeout=5000)
+    page.get_by_role("button", name="Play").wait_for(timeout=2000)                  # and stops by itself
+
+
+# ---- all of them ------------------------------------------------------------------------------------------------
+
+FIGURES = {
+    "codec": lambda: widgets.CodecFigure(np.full((64, 64, 3), 128, np.uint8), point=(30, 30)),
+    "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
+}
+
+LUMINANCE = """(names) => {
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const style = getComputedStyle(document.querySelector(".fa"));
+  return names.map((name) => {
+    probe.fillStyle = style.getPropertyValue("--fa-" + name).trim();
+    probe.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  });
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_can_be_read(show, theme):
+    page = show(FIGURES["ced"](), theme)
+    names = ["surface", "raised", "ink", "muted", "accent", "on-accent", "1", "2", "3", "4", "5", "6"]
+    light = dict(zip(names, page.evaluate(LUMINANCE, names)))
+    assert (light["surface"] < 0.05) == (theme == "dark")
+
+    def contrast(a, b):
+        low, high = sorted((light[a], light[b]))
+        return (high + 0.05) / (low + 0.05)
+
+    for text in ("ink", "muted", "accent"):                                          # WCAG 2.2: 4.5 for text, 3 for lines
+        assert min(contrast(text, "surface"), contrast(text, "raised")) > 4.5, text
+    assert contrast("on-accent", "accent") > 4.5
+    for line in "123456":
+        assert contrast(line, "surface") > 3, line
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_fits_a_phone_and_names_every_control(show, name):
+    page = show(FIGURES[name](), "dark", width=360, touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    faults = page.evaluate("""() => [...document.querySelectorAll("input, button, canvas, svg[role], [tabindex]")].filter((e) => {
+      const name = e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")?.textContent.trim();
+      return !name;
+    }).map((e) => e.outerHTML)""")
+    assert faults == []
+    small = page.evaluate("""() => [...document.querySelectorAll(".fa-controls label, .fa-stack label, button")]
+      .filter((e) => e.getBoundingClientRect().height < 38).map((e) => e.outerHTML)""")
+    assert small == []
+    assert page.evaluate("document.querySelectorAll('canvas').length && document.querySelector('canvas').width "
+                         "/ document.querySelector('canvas').clientWidth") in (0, 2)     # the screen's own pixels
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_focus_is_seen_on_every_stop(show, name):
+    page = show(FIGURES[name]())
+    stops = 0
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        seen = page.evaluate("""() => {
+          const e = document.activeElement;
+          if (!e || e === document.body) return null;
+          const own = getComputedStyle(e), next = e.nextElementSibling && getComputedStyle(e.nextElementSibling);
+          const knob = e.matches(".fa-handle") && getComputedStyle(e, "::before").borderTopWidth === "4px";
+          return knob || own.outlineStyle !== "none" || (next && next.outlineStyle !== "none");
+        }""")
+        if seen is None:
+            break
+        assert seen, page.evaluate("document.activeElement.outerHTML")
+        stops += 1
+    assert stops >= 2
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_theme_changes_while_open_and_figure_stops_cleanly(show, name):
+    page = show(FIGURES[name]())
+    assert page.locator(".fa").get_attribute("data-theme") == "light"
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_function("document.querySelector('.fa').dataset.theme === 'dark'", timeout=2000)
+    page.evaluate("delete document.documentElement.dataset.theme; document.body.dataset.jpThemeLight = 'true'")   # JupyterLab
+    page.wait_for_function("document.querySelector('.fa').dataset.theme === 'light'", timeout=2000)
+    page.evaluate("window.stop_figure(); document.documentElement.dataset.theme = 'dark'")
+    page.wait_for_timeout(100)
+    assert page.locator(".fa").get_attribute("data-theme") == "light"                # no longer listening

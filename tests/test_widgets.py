@@ -1,0 +1,180 @@
+"""The interactive figures without a browser: what Python packs, what it refuses, and the scripts' formulas run by node."""
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from facealign_lite import heatmaps, metrics, widgets
+
+NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
+needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: the scripts' formulas are checked in the browser only")
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps")
+
+
+def run(name, expression):
+    """The value of a JavaScript expression inside a figure's module, through node."""
+    module = widgets.script(name) + f"\nconsole.log(JSON.stringify({expression}));"
+    command = [NODE, "--input-type=module", "-"]
+    done = subprocess.run(command, input=module, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# ---- what Python packs ------------------------------------------------------------------------------------------
+
+@given(st.lists(hnp.arrays(st.sampled_from([np.float32, np.uint8, np.int32]),
+                           hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)), max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_packed_arrays_come_back(values):
+    layout, data = widgets.pack({str(i): value for i, value in enumerate(values)})
+    for i, value in enumerate(values):
+        entry = layout[str(i)]
+        part = data[entry["offset"]:entry["offset"] + entry["size"]]
+        np.testing.assert_array_equal(np.frombuffer(part, entry["dtype"]).reshape(entry["shape"]), value)
+
+
+def test_picture_keeps_colours_and_size():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, :30], image[:, 30:] = (200, 60, 20), (20, 60, 200)
+    back = cv2.imdecode(np.frombuffer(widgets.picture(image), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert back.shape == image.shape
+    np.testing.assert_allclose(back[20, [10, 50]], image[20, [10, 50]], atol=4)
+    grey = cv2.imdecode(np.frombuffer(widgets.picture(np.full((8, 8), 0.5)), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert grey.shape == (8, 8) and abs(int(grey[4, 4]) - 128) <= 1
+
+
+def test_heatmaps_are_scaled_to_their_own_maximum():
+    maps = np.stack([np.eye(4) * 0.2, np.eye(4)[::-1] * 7, np.zeros((4, 4))])
+    figure = widgets.OverlayFigure(np.zeros((8, 8), np.uint8), np.ones((3, 2)), maps)
+    entry = figure.arrays["heatmaps"]
+    packed = np.frombuffer(figure.data[entry["offset"]:entry["offset"] + entry["size"]], np.uint8).reshape(3, 4, 4)
+    np.testing.assert_array_equal(packed, 255 * (maps > 0))
+
+
+def test_overlay_maps_cover_the_image_by_default():
+    figure = widgets.OverlayFigure(np.zeros((60, 80), np.uint8), np.ones((1, 2)), np.ones((1, 15, 40)))
+    (sx, _, tx), (_, sy, ty) = figure.options["to_map"]
+    assert [sx * -0.5 + tx, sx * 79.5 + tx] == [-0.5, 39.5]         # the outer edges of image and map coincide
+    assert [sy * -0.5 + ty, sy * 59.5 + ty] == [-0.5, 14.5]
+
+
+def test_polylines_of_different_lengths_are_filled_with_nan():
+    stacked = widgets._stack([np.ones((2, 2)), np.ones((4, 2)), np.empty((0, 2))])
+    assert stacked.shape == (3, 4, 2)
+    assert [np.isfinite(row).all(1).sum() for row in stacked] == [2, 4, 0]
+
+
+def test_landmarks_are_named_by_their_narrowest_group():
+    groups = widgets._groups("68", 68)
+    sizes = [len(group["indices"]) for group in groups]
+    assert sizes == sorted(sizes) and set().union(*(group["indices"] for group in groups)) == set(range(68))
+    assert widgets._groups("68", 5) == [] and widgets._groups("no such markup", 68) == []
+
+
+def test_state_is_plain_json_and_bytes():
+    figure = widgets.CedFigure({"ours": [0.02, 0.05]})
+    json.dumps([figure.options, figure.arrays], allow_nan=False)
+    assert isinstance(figure.data, bytes)
+
+
+# ---- what it refuses --------------------------------------------------------------------------------------------
+
+GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4))
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (lambda: widgets.picture(np.zeros((0, 4), np.uint8)), "image must be"),
+    (lambda: widgets.picture(np.zeros((4, 4, 4), np.uint8)), r"\(4, 4, 4\)"),
+    (lambda: widgets.picture(np.zeros((4, 4), np.int64)), "int64"),
+    (lambda: widgets.CodecFigure(shape="circle"), "shape .*circle"),
+    (lambda: widgets.CodecFigure(sigma=0), "sigma .*0"),
+    (lambda: widgets.CodecFigure(heatmap_size=63), "heatmap_size .*63"),
+    (lambda: widgets.CodecFigure(GREY, point=(9, 3)), "point .*8 x 8"),
+    (lambda: widgets.CedFigure({}), "errors"),
+    (lambda: widgets.CedFigure({"ours": []}), "errors.*ours"),
+    (lambda: widgets.CedFigure({"ours": [0.1, np.nan]}), "errors.*ours.*finite"),
+    (lambda: widgets.CedFigure({"ours": [-0.1]}), "errors.*ours.*>= 0"),
+    (lambda: widgets.CedFigure({"a": {"ours": [0.1]}, "b": {"peer": [0.1]}}), "same methods"),
+    (lambda: widgets.CedFigure({"ours": [0.1]}, limit=0.3), "limit .*0.3"),
+    (lambda: widgets.FaceFigure([], np.zeros((0, 1, 2)), []), "frames"),
+    (lambda: widgets.FaceFigure([GREY, GREY[:4]], np.zeros((2, 1, 2)), [0, 1]), "one size"),
+    (lambda: widgets.FaceFigure([GREY], np.zeros((1, 2)), [0]), r"landmarks must have shape \(1, any, 2\), got \(1, 2\)"),
+    (lambda: widgets.FaceFigure([GREY], POINT[None], [0], [[True, True]]), "visibility"),
+    (lambda: widgets.FaceFigure([GREY], POINT[None], [0], contours={"chin": []}), "contours.*chin"),
+    (lambda: widgets.FaceFigure([GREY], POINT[None], [0], occluding=["chin"]), "occluding"),
+    (lambda: widgets.FaceFigure([GREY], POINT[None], [0], start=1), "start .*1"),
+    (lambda: widgets.OverlayFigure(GREY, POINT, np.ones((2, 4, 4))), "heatmaps"),
+    (lambda: widgets.OverlayFigure(GREY, POINT * np.nan, MAP), "finite"),
+    (lambda: widgets.OverlayFigure(GREY, POINT, MAP, scores=[1, 2]), "scores"),
+    (lambda: widgets.OverlayFigure(GREY, POINT, MAP, matrix=np.zeros((2, 3))), "invertible"),
+    (lambda: widgets.OverlayFigure(GREY, POINT, MAP, start=1), "start"),
+    (lambda: widgets.StepsFigure([], [], np.zeros((0, 0, 1, 2)), [(0, 1)]), "steps and images"),
+    (lambda: widgets.StepsFigure([GREY], [5, 5], np.zeros((2, 1, 1, 2)), [(0, 1)]), "ascend"),
+    (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 2, 1, 2)), [(0, 1)]), "predictions"),
+    (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 0)]), "positive"),
+    (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 1)], truth=np.zeros((1, 2, 2))), "truth"),
+])
+def test_refuses_nonsense(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+# ---- the scripts ------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_ask_nobody_for_anything(name):
+    text = widgets.script(name)
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|\bimport\b|@import|eval\(", text)
+    assert re.findall(r"https?://\S+?(?=\")", text) == ["http://www.w3.org/2000/svg"]      # a name, not an address
+    assert "</script" not in text and "<!--" not in text                                  # it is embedded in a page
+    assert text.count("export default") == 1
+
+
+@needs_node
+@pytest.mark.parametrize("shape", widgets.SHAPES)
+@pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
+def test_codec_script_is_the_library(shape, sigma):
+    width, height = 31, 20
+    points = np.random.default_rng(0).uniform(-0.5, [width - 0.5, height - 0.5], (12, 2))
+    points = np.vstack([points, [[0, 0], [width - 1, height - 1], [-0.5, 7.3], [15.25, 19.5], [9.5, 9.5]]])
+    maps = run("codec", f"{points.tolist()}.map((p) => [...encode(p, {width}, {height}, {sigma}, '{shape}')])")
+    expected = heatmaps.encode(points, (height, width), sigma, shape)
+    np.testing.assert_allclose(np.reshape(maps, (-1, height, width)), expected, atol=1e-6)
+    for method in ("argmax", "quarter", "center_of_mass", "dark"):
+        found = run("codec", f"{points.tolist()}.map((p) => DECODERS.{method}(encode(p, {width}, {height}, {sigma}, '{shape}'), {width}, {height}))")
+        np.testing.assert_allclose(found, heatmaps.decode(expected, method), atol=1e-5, err_msg=method)
+
+
+@needs_node
+def test_codec_script_decodes_noise_like_the_library():
+    maps = np.random.default_rng(1).random((20, 9, 13)) - 0.3                             # negative heat, peaks at borders
+    for method in ("argmax", "quarter", "center_of_mass", "dark"):
+        found = run("codec", f"{maps.reshape(20, -1).tolist()}.map((m) => DECODERS.{method}(m, 13, 9))")
+        np.testing.assert_allclose(found, heatmaps.decode(maps, method), atol=1e-5, err_msg=method)
+
+
+@needs_node
+def test_ced_script_is_the_library():
+    errors = np.sort(np.random.default_rng(2).lognormal(np.log(0.06), 0.6, 200))
+    errors[50:60] = 0.08                                                                   # ties, one of them at the limit
+    errors.sort()
+    for limit in (0.01, 0.08, 0.5):
+        fr, area = run("ced", f"[failureRate({errors.tolist()}, {limit}), auc({errors.tolist()}, {limit})]")
+        assert fr == pytest.approx(metrics.failure_rate(errors, limit), abs=1e-12)
+        assert area == pytest.approx(metrics.auc(errors, limit), abs=1e-9)
+
+
+@needs_node
+def test_ticks_are_round_and_inside():
+    assert run("ced", "ticks(0, 0.2, 8).map((v) => +v.toFixed(6))") == [0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2]
+    assert run("ced", "ticks(0, 1, 5).map((v) => +v.toFixed(6))") == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert run("steps", "decades(0.5, 30)") == [0.5, 1, 2, 5, 10, 20]

@@ -1,0 +1,52 @@
+"""Blocks shared by several networks. Shapes: B batch, C channels, H W."""
+
+import torch
+from torch import Tensor, nn
+
+LUMA = (0.299, 0.587, 0.114)  # what OpenCV and PIL call grey
+
+
+class Residual(nn.Module):
+    """Pre-activation bottleneck: normalise, rectify, convolve (1, 3, 1), add the input.
+
+    Args:
+        in_channels, out_channels: widths; the 3x3 convolution works on half of ``out_channels``.
+
+    Source: Newell et al. 2016, Fig. 4 (left), after He et al. 2016 (identity mappings).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        if out_channels < 2 or out_channels % 2:
+            raise ValueError(f"out_channels must be even and at least 2, got {out_channels}")
+        middle = out_channels // 2
+        self.branch = nn.Sequential(
+            nn.BatchNorm2d(in_channels), nn.ReLU(), nn.Conv2d(in_channels, middle, 1, bias=False),
+            nn.BatchNorm2d(middle), nn.ReLU(), nn.Conv2d(middle, middle, 3, padding=1, bias=False),
+            nn.BatchNorm2d(middle), nn.ReLU(), nn.Conv2d(middle, out_channels, 1, bias=False),
+        )
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        return self.branch(x) + self.skip(x)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained numbers in ``model``."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """(B, 3, H, W) colour or (B, 1, H, W) grey -> (B, 1, H, W).
+
+    Raises:
+        ValueError: for any other number of channels.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images must be (B, 1 or 3, H, W), got shape {tuple(images.shape)}")
+    if images.shape[1] == 1:
+        return images
+    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
+    return torch.einsum("bchw,c->bhw", images, weights)[:, None]

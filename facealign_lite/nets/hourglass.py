@@ -1,0 +1,110 @@
+"""The stacked hourglass (Newell, Yang, Deng: Stacked Hourglass Networks for Human Pose Estimation, ECCV 2016).
+
+Shapes: images (B, C, S, S), features and heatmaps (B, ., S/4, S/4).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .blocks import Residual
+
+
+@dataclass(frozen=True)
+class HourglassConfig:
+    """Size of a stacked hourglass. The defaults are the lite network; the paper's values stand beside them."""
+
+    landmarks: int = 68
+    image_size: int = 128                     # paper 256; the map is a quarter of it
+    in_channels: int = 1                      # paper 3 (RGB); grey costs faces little and spares colour augmentation
+    channels: int = 96                        # paper 256
+    stacks: int = 1                           # paper 2 or 8
+    depth: int = 4                            # halvings inside one hourglass, as in the paper
+    stem: tuple[int, ...] = (48, 96, 96)      # widths: 7x7 convolution, residual, [halving], residuals; paper (64, 128, 128, 256)
+
+    def __post_init__(self) -> None:
+        for name in ("landmarks", "image_size", "in_channels", "channels", "stacks", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_size % (4 << self.depth):
+            raise ValueError(f"image_size must be a multiple of {4 << self.depth} at depth {self.depth}, "
+                             f"got {self.image_size}")
+        if len(self.stem) < 3 or self.stem[-1] != self.channels:
+            raise ValueError(f"stem must have at least 3 widths and end at channels={self.channels}, got {self.stem}")
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the heatmaps in pixels."""
+        return self.image_size // 4
+
+
+LITE = HourglassConfig()
+PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, stem=(64, 128, 128, 256))
+
+
+class Hourglass(nn.Module):
+    """Down to the lowest resolution and up again, with a residual unit across at every scale (Newell et al., Fig. 3)."""
+
+    def __init__(self, depth: int, channels: int):
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, got {depth}")
+        self.across = Residual(channels, channels)
+        self.down = Residual(channels, channels)
+        self.inner = Hourglass(depth - 1, channels) if depth > 1 else Residual(channels, channels)
+        self.up = Residual(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> same shape; H and W must be multiples of 2 ** depth."""
+        low = self.up(self.inner(self.down(F.max_pool2d(x, 2))))
+        return self.across(x) + F.interpolate(low, scale_factor=2)
+
+
+class StackedHourglass(nn.Module):
+    """Hourglasses in a row, each reading the features and heatmaps of the one before.
+
+    Source: Newell et al. 2016, Fig. 4 and section 3; the prediction of every stack is supervised.
+    """
+
+    def __init__(self, config: HourglassConfig = LITE):
+        super().__init__()
+        self.config = config
+        first, before, *after = config.stem
+        residuals = [Residual(a, b) for a, b in zip([before, *after], after)]
+        self.stem = nn.Sequential(
+            nn.Conv2d(config.in_channels, first, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
+            Residual(first, before), nn.MaxPool2d(2), *residuals,
+        )
+        width, last = config.channels, config.stacks - 1
+        self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stacks))
+        self.features = nn.ModuleList(
+            nn.Sequential(Residual(width, width), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            for _ in range(config.stacks))
+        self.heads = nn.ModuleList(nn.Conv2d(width, config.landmarks, 1) for _ in range(config.stacks))
+        self.back_features = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(last))
+        self.back_heatmaps = nn.ModuleList(nn.Conv2d(config.landmarks, width, 1) for _ in range(last))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Heatmaps of every stack, the last being the prediction.
+
+        Args:
+            images: (B, in_channels, S, S), values in [-0.5, 0.5].
+
+        Returns:
+            ``stacks`` tensors (B, K, S/4, S/4): logits under ``landmark_loss``, Gaussian heat under ``mse_loss``.
+
+        Raises:
+            ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
+        """
+        wanted, multiple = self.config.in_channels, 4 << self.config.depth
+        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
+            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
+                             f"got shape {tuple(images.shape)}")
+        x, outputs = self.stem(images), []
+        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
+            f = features(hourglass(x))                                          # (B, C, S/4, S/4)
+            outputs.append(head(f))                                             # (B, K, S/4, S/4)
+            if i < self.config.stacks - 1:
+                x = x + self.back_features[i](f) + self.back_heatmaps[i](outputs[-1])
+        return outputs

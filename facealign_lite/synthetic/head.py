@@ -54,7 +54,9 @@ class Head:
     boundaries_offsets: np.ndarray  # (16,) int32
     boundaries_names: tuple[str, ...]
     jaw_center: np.ndarray  # (3,) float32, the half planes of the jaw start at the z axis through it
-    jaw_angles: np.ndarray  # (N,) float32 radians in the frontal plane, counter-clockwise from +x: right ear to left ear
+    jaw_angles: (
+        np.ndarray
+    )  # (N,) float32 radians in the frontal plane, counter-clockwise from +x: right ear to left ear
     jaw_edges: np.ndarray  # (S, 2) int32, where the section at each angle crosses mesh edges, front to back
     jaw_fractions: np.ndarray  # (S,) float32, crossing = (1 - u) * first + u * second
     jaw_offsets: np.ndarray  # (N + 1,) int32

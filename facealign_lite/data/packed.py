@@ -86,7 +86,10 @@ def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -
         if (image.shape, markup) != first:
             raise ValueError(f"samples[{i}] must have image shape and markup {first}, got {(image.shape, markup)}")
         images[i] = image
-        landmarks.append(points), visibility.append(visible), boxes.append(box), tags.append(tag)
+        # copies: what a worker sends lives in shared memory, and each such piece keeps a file open
+        for rows, value in ((landmarks, points), (visibility, visible), (boxes, box)):
+            rows.append(np.array(value))
+        tags.append(tag)
     images.flush()
     for name, rows in (("landmarks", landmarks), ("visibility", visibility), ("boxes", boxes)):
         np.save(folder / f"{name}.npy", np.stack(rows))

@@ -120,6 +120,9 @@ class _Run:
     def go(self, resume: bool, progress: bool) -> list[dict[str, float]]:
         config, model = self.config, self.model
         start = self.load() if resume else 0
+        if config.out is not None and self.rank == 0:
+            for left in Path(config.out).glob(f".{CHECKPOINT}.*"):              # of a run killed while it saved
+                left.unlink()
         parallel = model
         if dist.is_initialized() and self.world > 1:
             parallel = nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
@@ -162,7 +165,7 @@ class _Run:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
         self.optimizer.step()
         if self.average:
-            decay = min(config.ema, (1 + step) / (10 + step))                   # short memory at first: no trace of the start
+            decay = min(config.ema, (1 + step) / (10 + step))                   # short at first: no trace of the start
             with torch.no_grad():
                 for name, value in self.model.state_dict().items():
                     if value.dtype.is_floating_point:

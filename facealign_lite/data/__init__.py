@@ -4,9 +4,26 @@ from .augmentation import Augmentation
 from .crops import Crops, crop, crop_matrix, flip, grey
 from .files import write_atomic
 from .packed import PackedFaces, save_packed
+from .readers import (
+    extract_frames,
+    inventory,
+    inventory_table,
+    read_300vw,
+    read_300w,
+    read_aflw,
+    read_aflw2000,
+    read_cofw,
+    read_csv,
+    read_helen,
+    read_images,
+    read_pts,
+    read_wflw,
+)
 from .samples import Sample, box_of, check_box, load_image
 
 __all__ = [
-    "Augmentation", "Crops", "PackedFaces", "Sample", "box_of", "check_box", "crop", "crop_matrix", "flip", "grey",
-    "load_image", "save_packed", "write_atomic",
+    "Augmentation", "Crops", "PackedFaces", "Sample", "box_of", "check_box", "crop", "crop_matrix",
+    "extract_frames", "flip", "grey", "inventory", "inventory_table",
+    "load_image", "read_300vw", "read_300w", "read_aflw", "read_aflw2000",
+    "read_cofw", "read_csv", "read_helen", "read_images", "read_pts", "read_wflw", "save_packed", "write_atomic",
 ]

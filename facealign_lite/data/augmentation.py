@@ -19,7 +19,7 @@ class Augmentation:
     scale: tuple[float, float] = (0.85, 1.3)     # of the crop's side: boxes in use are tight or up to 1.2 too loose
     shift: float = 0.05                          # standard deviation, in crop sides
     flip: float = 0.5
-    outlier: float = 0.03                        # how often the box is much worse: twice the scale range, thrice the shift
+    outlier: float = 0.03                        # how often the box is worse: twice the scale range, thrice the shift
     gamma: float = 1.0                           # log2 of the exponent, uniform in +-
     contrast: tuple[float, float] = (0.6, 1.4)
     brightness: float = 0.15

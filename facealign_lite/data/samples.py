@@ -100,7 +100,9 @@ def load_image(source: Any) -> NDArray[np.uint8]:
     if isinstance(source, (str, os.PathLike)):
         where = os.fspath(source)
         data = np.frombuffer(Path(source).read_bytes(), np.uint8)
-        array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
+        # OpenCV turns a photo upright by its EXIF note only if it may drop alpha, which a JPEG has not
+        flag = cv2.IMREAD_ANYCOLOR if data[:2].tobytes() == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
+        array = cv2.imdecode(data, flag) if len(data) else None
         if array is None:
             raise ValueError(f"{where} is not a readable image ({len(data)} bytes)")
         if array.ndim == 3 and array.shape[2] >= 3:

@@ -21,7 +21,8 @@ class HourglassConfig:
     channels: int = 96                        # paper 256
     stacks: int = 1                           # paper 2 or 8
     depth: int = 4                            # halvings inside one hourglass, as in the paper
-    stem: tuple[int, ...] = (48, 96, 96)      # widths: 7x7 convolution, residual, [halving], residuals; paper (64, 128, 128, 256)
+    stem: tuple[int, ...] = (48, 96, 96)      # widths of the 7x7 convolution, a residual, [halving], more residuals;
+                                              # paper (64, 128, 128, 256)
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "image_size", "in_channels", "channels", "stacks", "depth"):
@@ -44,7 +45,7 @@ PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, s
 
 
 class Hourglass(nn.Module):
-    """Down to the lowest resolution and up again, with a residual unit across at every scale (Newell et al., Fig. 3)."""
+    """Down to the lowest resolution and up again, a residual unit across at every scale (Newell et al., Fig. 3)."""
 
     def __init__(self, depth: int, channels: int):
         super().__init__()
@@ -79,7 +80,8 @@ class StackedHourglass(nn.Module):
         width, last = config.channels, config.stacks - 1
         self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stacks))
         self.features = nn.ModuleList(
-            nn.Sequential(Residual(width, width), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            nn.Sequential(Residual(width, width), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width),
+                          nn.ReLU())
             for _ in range(config.stacks))
         self.heads = nn.ModuleList(nn.Conv2d(width, config.landmarks, 1) for _ in range(config.stacks))
         self.back_features = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(last))

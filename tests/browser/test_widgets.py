@@ -46,7 +46,7 @@ def show(browser):
     """Open a figure: show(widget, theme="light", width=900, touch=False) -> page. Any error or request fails the test."""
     opened, faults = [], []
 
-    def open_page(widget, theme="light", width=900, touch=False):
+    def open_page(widget, theme="light", width=900, touch=False, more=()):
         context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=touch, device_scale_factor=2)
         page = context.new_page()
         opened.append(context)
@@ -54,8 +54,9 @@ def show(browser):
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.on("request", lambda r: faults.append(r.url) if not re.match("blob:|data:|about:", r.url) else None)
         page.set_content("<!doctype html><html lang='en'><meta name='viewport' content='width=device-width'><body>")
-        page.evaluate(MOUNT, {"esm": widget._esm, "css": widget._css, "options": widget.options, "arrays": widget.arrays,
-                              "data": base64.b64encode(widget.data).decode(), "theme": theme})
+        for one in (widget, *more):
+            page.evaluate(MOUNT, {"esm": one._esm, "css": one._css, "options": one.options, "arrays": one.arrays,
+                                  "data": base64.b64encode(one.data).decode(), "theme": theme})
         return page
 
     yield open_page
@@ -213,23 +214,23 @@ def test_ced_numbers_follow_the_limit(show):
     np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["inter_ocular"], 0.093), atol=0.0051)
     press(page.get_by_role("radio", name="box"), "Space")
     np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["box"], 0.093), atol=0.0051)
-    assert "peer" not in page.locator(".fa-status").text_content()
+    assert "peer" not in page.locator(".fk-status").text_content()
     press(page.get_by_role("radio", name="peer"), "Space")
-    assert "peer" in page.locator(".fa-status").text_content()
+    assert "peer" in page.locator(".fk-status").text_content()
 
 
 @pytest.mark.parametrize("touch", [False, True])
 def test_ced_limit_is_set_on_the_plot(show, touch):
     page = show(widgets.CedFigure(ERRORS), touch=touch)
-    grid = page.locator(".fa-grid")
-    ticks = page.evaluate("() => [...document.querySelectorAll('.fa-plot text')].map(t => t.textContent)")
+    grid = page.locator(".fk-grid")
+    ticks = page.evaluate("() => [...document.querySelectorAll('.fk-plot text')].map(t => t.textContent)")
     assert ticks[:3] == ["0", "2.5", "5"]
     there = middle(grid.nth(2))                                                      # the line at 5 %
     if touch:
         page.touchscreen.tap(*there)
         settle(page)
     else:
-        drag(page, middle(page.locator(".fa-marker")), there)
+        drag(page, middle(page.locator(".fk-marker")), there)
     assert limit_of(page) == pytest.approx(0.05, abs=0.001)
     np.testing.assert_allclose(shown_ced(page), expected_ced(ERRORS["inter_ocular"], limit_of(page)), atol=0.0051)
 
@@ -253,7 +254,7 @@ def turning(n=5, size=64):
 
 def test_face_turns_by_keys(show):
     page = show(turning())
-    slider, status = page.get_by_role("slider", name="yaw"), page.locator(".fa-status")
+    slider, status = page.get_by_role("slider", name="yaw"), page.locator(".fk-status")
     assert status.text_content() == "yaw 0°: 0 of 2 landmarks hidden"
     before = snapshot(page)
     press(slider, "End")
@@ -278,11 +279,11 @@ def test_face_layers_are_switched(show):
 def test_face_plays_and_pauses(show):
     page = show(turning())
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelector('.fa-slider output').textContent === '-60°'", timeout=5000)   # it turned around
+    page.wait_for_function("document.querySelector('.fk-slider output').textContent === '-60°'", timeout=5000)   # it turned around
     page.get_by_role("button", name="Pause").click()
-    at = page.locator(".fa-slider output").text_content()
+    at = page.locator(".fk-slider output").text_content()
     page.wait_for_timeout(300)
-    assert page.locator(".fa-slider output").text_content() == at
+    assert page.locator(".fk-slider output").text_content() == at
 
 
 # ---- OverlayFigure ----------------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ def overlay():
 
 
 def chosen(page):
-    return int(re.match(r"Landmark (\d+)", page.locator(".fa-status").text_content())[1])
+    return int(re.match(r"Landmark (\d+)", page.locator(".fk-status").text_content())[1])
 
 
 def test_overlay_chooses_under_the_mouse(show):
@@ -351,12 +352,12 @@ def training():
 
 def test_steps_follow_slider_and_plot(show):
     page = show(training())
-    status = page.locator(".fa-status")
+    status = page.locator(".fk-status")
     assert status.text_content() == "Step 0: loss 10.1, mean error 8.00 px"
     press(page.get_by_role("slider", name="training step"), "ArrowRight", 2)
     assert status.text_content() == f"Step 100: loss {10 * 0.99**100 + 0.1:.2f}, mean error 2.00 px"
     before = snapshot(page)
-    box = page.locator(".fa-plot").bounding_box()
+    box = page.locator(".fk-plot").bounding_box()
     page.mouse.click(box["x"] + box["width"] - 20, box["y"] + 100)
     settle(page)
     assert status.text_content().startswith("Step 400") and snapshot(page) != before
@@ -367,8 +368,15 @@ def test_steps_follow_slider_and_plot(show):
 def test_steps_play_to_the_end(show):
     page = show(training())
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelector('.fa-status').textContent.startsWith('Step 400')", timeout=5000)
+    page.wait_for_function("document.querySelector('.fk-status').textContent.startsWith('Step 400')", timeout=5000)
     page.get_by_role("button", name="Play").wait_for(timeout=2000)                  # and stops by itself
+
+
+def test_two_figures_on_a_page_keep_their_own_choices(show):
+    page = show(widgets.CodecFigure(), more=[widgets.CedFigure(ERRORS)])
+    assert page.get_by_role("radio", checked=True).count() == 4                     # shape and map, normaliser and shade
+    press(page.get_by_role("radio", name="box"), "Space")
+    assert page.get_by_role("radio", name="Gaussian").is_checked()
 
 
 # ---- all of them ------------------------------------------------------------------------------------------------
@@ -380,9 +388,9 @@ FIGURES = {
 
 LUMINANCE = """(names) => {
   const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const style = getComputedStyle(document.querySelector(".fa"));
+  const style = getComputedStyle(document.querySelector(".fk"));
   return names.map((name) => {
-    probe.fillStyle = style.getPropertyValue("--fa-" + name).trim();
+    probe.fillStyle = style.getPropertyValue("--fk-" + name).trim();
     probe.fillRect(0, 0, 1, 1);
     const [r, g, b] = [...probe.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
       .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -418,7 +426,7 @@ def test_fits_a_phone_and_names_every_control(show, name):
       return !name;
     }).map((e) => e.outerHTML)""")
     assert faults == []
-    small = page.evaluate("""() => [...document.querySelectorAll(".fa-controls label, .fa-stack label, button")]
+    small = page.evaluate("""() => [...document.querySelectorAll(".fk-controls label, .fk-stack label, button")]
       .filter((e) => e.getBoundingClientRect().height < 38).map((e) => e.outerHTML)""")
     assert small == []
     assert page.evaluate("document.querySelectorAll('canvas').length && document.querySelector('canvas').width "
@@ -435,7 +443,7 @@ def test_focus_is_seen_on_every_stop(show, name):
           const e = document.activeElement;
           if (!e || e === document.body) return null;
           const own = getComputedStyle(e), next = e.nextElementSibling && getComputedStyle(e.nextElementSibling);
-          const knob = e.matches(".fa-handle") && getComputedStyle(e, "::before").borderTopWidth === "4px";
+          const knob = e.matches(".fk-handle") && getComputedStyle(e, "::before").borderTopWidth === "4px";
           return knob || own.outlineStyle !== "none" || (next && next.outlineStyle !== "none");
         }""")
         if seen is None:
@@ -448,11 +456,11 @@ def test_focus_is_seen_on_every_stop(show, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_theme_changes_while_open_and_figure_stops_cleanly(show, name):
     page = show(FIGURES[name]())
-    assert page.locator(".fa").get_attribute("data-theme") == "light"
+    assert page.locator(".fk").get_attribute("data-theme") == "light"
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.wait_for_function("document.querySelector('.fa').dataset.theme === 'dark'", timeout=2000)
+    page.wait_for_function("document.querySelector('.fk').dataset.theme === 'dark'", timeout=2000)
     page.evaluate("delete document.documentElement.dataset.theme; document.body.dataset.jpThemeLight = 'true'")   # JupyterLab
-    page.wait_for_function("document.querySelector('.fa').dataset.theme === 'light'", timeout=2000)
+    page.wait_for_function("document.querySelector('.fk').dataset.theme === 'light'", timeout=2000)
     page.evaluate("window.stop_figure(); document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(100)
-    assert page.locator(".fa").get_attribute("data-theme") == "light"                # no longer listening
+    assert page.locator(".fk").get_attribute("data-theme") == "light"                # no longer listening

@@ -142,7 +142,7 @@ function render({ model, el }) {
       return { cells: [NAMES[method], fixed(x, 2), fixed(y, 2), fixed(now.errors[i], 3), fixed(means[i], 3)], color: MARKS[i] };
     }),
   });
-  numbers.style.setProperty("--fa-basis", "400px");
+  numbers.style.setProperty("--fk-basis", "400px");
   fig.stage.append(numbers);
   slider(fig, {
     label: "sigma", min: 0.5, max: 5, step: 0.1, value: state.sigma, format: (v) => v.toFixed(1),

@@ -25,7 +25,7 @@ function render({ model, el }) {
     },
   });
   pane(fig, null, pad.box, 320).style.maxWidth = "520px";
-  const side = make("div", { class: "fa-stack" });
+  const side = make("div", { class: "fk-stack" });
   pane(fig, "Show", side, 190);
 
   const tell = () => {

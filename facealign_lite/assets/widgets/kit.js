@@ -49,8 +49,6 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-let serial = 0;
-
 // The book says its theme on <html>, JupyterLab on <body>; elsewhere the system decides.
 function theme() {
   const book = document.documentElement.dataset.theme;
@@ -63,13 +61,14 @@ function theme() {
 // The frame of a figure: stage for pictures, controls below, one status line that is also read aloud.
 // paint() asks for one repaint in the next frame; onPaint(f) adds a painter; stop() ends timers and observers.
 function figure(el, { label, help }) {
-  const stage = make("div", { class: "fa-stage" });
-  const controls = make("div", { class: "fa-controls" });
-  const status = make("p", { class: "fa-status", "aria-hidden": "true" });
-  const spoken = make("p", { class: "fa-hidden", "aria-live": "polite" });
+  const stage = make("div", { class: "fk-stage" });
+  const controls = make("div", { class: "fk-controls" });
+  const status = make("p", { class: "fk-status", "aria-hidden": "true" });
+  const spoken = make("p", { class: "fk-hidden", "aria-live": "polite" });
   // JupyterLab leaves the keys alone below an element with this attribute.
-  const root = make("section", { class: "fa", "aria-label": label, "data-lm-suppress-shortcuts": "true" },
-    stage, controls, status, spoken, help ? make("p", { class: "fa-help" }, help) : null);
+  const root = make("section", { class: "fk", "aria-label": label, "data-lm-suppress-shortcuts": "true" },
+    stage, controls, status, spoken, help ? make("p", { class: "fk-help" }, help) : null);
+  el.style.width = "100%";                                        // JupyterLab lays outputs out as a row
   el.replaceChildren(root);
 
   const painters = [], ends = [];
@@ -80,7 +79,7 @@ function figure(el, { label, help }) {
     paint: () => { asked ||= requestAnimationFrame(paintNow); },
     onPaint: (painter) => { painters.push(painter); fig.paint(); },
     onStop: (end) => ends.push(end),
-    color: (name) => getComputedStyle(root).getPropertyValue("--fa-" + name).trim(),
+    color: (name) => getComputedStyle(root).getPropertyValue("--fk-" + name).trim(),
     say: (text) => {                                            // shown at once, spoken when the hand rests
       status.textContent = text;
       clearTimeout(late);
@@ -104,7 +103,7 @@ function figure(el, { label, help }) {
 
 // A captioned place on the stage; basis: the width in CSS pixels below which it takes a line of its own.
 function pane(fig, caption, content, basis = 260) {
-  const node = make("figure", { class: "fa-pane", style: `--fa-basis:${basis}px` },
+  const node = make("figure", { class: "fk-pane", style: `--fk-basis:${basis}px` },
     caption ? make("figcaption", {}, caption) : null, content);
   fig.stage.append(node);
   return node;
@@ -117,15 +116,15 @@ function slider(fig, { label, min, max, step = 1, value, format = String, onInpu
   const out = make("output", {}, format(value));
   const show = () => { out.textContent = format(+input.value); input.setAttribute("aria-valuetext", format(+input.value)); };
   input.addEventListener("input", () => { show(); onInput(+input.value); fig.paint(); });
-  fig.controls.append(make("label", { class: "fa-slider" }, make("span", {}, label), input, out));
+  fig.controls.append(make("label", { class: "fk-slider" }, make("span", {}, label), input, out));
   show();
   return { input, get value() { return +input.value; }, set value(v) { input.value = v; show(); } };
 }
 
 // One of a few: native radio buttons, so arrow keys and screen readers work. options: [[value, text], ...]
 function choice(fig, { label, options, value, onChange, parent = fig.controls }) {
-  const name = "fa-choice-" + ++serial;
-  const box = make("div", { class: "fa-options" });
+  const name = "fk-" + Math.random().toString(36).slice(2);       // radio groups are known page-wide, figures are many
+  const box = make("div", { class: "fk-options" });
   for (const [key, text] of options) {
     box.append(make("label", {},
       make("input", { type: "radio", name, value: key, checked: key === value, onchange: () => { onChange(key); fig.paint(); } }),
@@ -136,8 +135,8 @@ function choice(fig, { label, options, value, onChange, parent = fig.controls })
 
 function toggle(fig, { label, value, color, onChange, parent = fig.controls }) {
   const input = make("input", { type: "checkbox", checked: value, onchange: () => { onChange(input.checked); fig.paint(); } });
-  const swatch = color ? make("span", { class: "fa-swatch", style: `background:${color}` }) : null;
-  parent.append(make("label", { class: "fa-toggle" }, input, make("span", {}, swatch, label)));
+  const swatch = color ? make("span", { class: "fk-swatch", style: `background:${color}` }) : null;
+  parent.append(make("label", { class: "fk-toggle" }, input, make("span", {}, swatch, label)));
   return input;
 }
 
@@ -164,7 +163,7 @@ function player(fig, control, { fps = 12, bounce = false, onStep }) {
     fig.paint();
   };
   const button = make("button", {
-    type: "button", class: "fa-button", onclick: () => {
+    type: "button", class: "fk-button", onclick: () => {
       if (timer) return halt();
       if (!bounce && control.value >= +max) control.value = +min - way;
       timer = setInterval(tick, 1000 / fps);
@@ -182,20 +181,20 @@ function player(fig, control, { fps = 12, bounce = false, onStep }) {
 // A table of live numbers; without a head, names and values. rows(): [{cells, color, strong}, ...].
 function table(fig, { caption, head, rows }) {
   const body = make("tbody");
-  const node = make("div", { class: "fa-table" }, make("table", {}, make("caption", {}, caption),
+  const node = make("div", { class: "fk-table" }, make("table", {}, make("caption", {}, caption),
     head && make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))), body));
   fig.onPaint(() => {
     const now = rows();
     while (body.rows.length > now.length) body.deleteRow(-1);
     now.forEach(({ cells, color, strong }, i) => {
       const row = body.rows[i] ?? body.insertRow();
-      row.className = strong ? "fa-strong" : "";
+      row.className = strong ? "fk-strong" : "";
       cells.forEach((text, j) => {
         const cell = row.cells[j] ?? row.appendChild(make(j ? "td" : "th", j ? {} : { scope: "row" }));
         if (cell.dataset.text === text && cell.dataset.color === (color ?? "")) return;
         cell.dataset.text = text;
         cell.dataset.color = color ?? "";
-        cell.replaceChildren(...(color && !j ? [make("span", { class: "fa-swatch", style: `background:${color}` })] : []), text);
+        cell.replaceChildren(...(color && !j ? [make("span", { class: "fk-swatch", style: `background:${color}` })] : []), text);
       });
     });
   });
@@ -209,7 +208,7 @@ function table(fig, { caption, head, rows }) {
 // draw(context, unit): unit is the length of one CSS pixel in data coordinates, for marks of constant size.
 function canvas(fig, { label, view, draw }) {
   const node = make("canvas", { role: "img", "aria-label": label });
-  const box = make("div", { class: "fa-canvas" }, node);
+  const box = make("div", { class: "fk-canvas" }, node);
   const pad = { box, node, view, handles: [] };
   pad.toData = (event) => {
     const seen = box.getBoundingClientRect(), [left, top, width, height] = view();
@@ -236,7 +235,7 @@ function canvas(fig, { label, view, draw }) {
 // get(): [x, y], set([x, y]); bounds(): [left, top, right, bottom]; onGrab, onDrop: before and after a drag.
 function handle(fig, pad, { label, get, set, step = 0.5, bounds, describe, onGrab = () => {}, onDrop = () => {} }) {
   const knob = make("button", {
-    type: "button", class: "fa-handle", role: "slider", "aria-label": label, "aria-roledescription": "movable point",
+    type: "button", class: "fk-handle", role: "slider", "aria-label": label, "aria-roledescription": "movable point",
   });
   pad.box.append(knob);
   const move = ([x, y]) => {
@@ -314,7 +313,7 @@ function colorAt(map, value) {
 // The key to a colour map: its two ends named.
 function legend(map, low, high) {
   const stops = map.map((rgb) => `rgb(${rgb})`).join();
-  return make("p", { class: "fa-legend" }, low, make("span", { style: `background:linear-gradient(90deg,${stops})` }), high);
+  return make("p", { class: "fk-legend" }, low, make("span", { style: `background:linear-gradient(90deg,${stops})` }), high);
 }
 
 // A heatmap as a picture of its own size: values run from 0 to top; over a photo, low heat is transparent.
@@ -403,7 +402,7 @@ function decades(low, high) {
 // lines(): [{points: [[x, y]...], color, dash, dot: [x, y], under: points of a shaded area}], marker(): x of a vertical line, or null.
 // onPick(x): the reader clicks or drags across; give the same thing to the keyboard through a slider.
 function plot(fig, { label, height = 260, axes, lines, marker = () => null, onPick }) {
-  const box = make("div", { class: "fa-plot" + (onPick ? " fa-pick" : "") });
+  const box = make("div", { class: "fk-plot" + (onPick ? " fk-pick" : "") });
   let scale = null;
   fig.onPaint(() => {
     const wide = box.clientWidth;
@@ -418,34 +417,34 @@ function plot(fig, { label, height = 260, axes, lines, marker = () => null, onPi
     const svg = make("svg", { role: "img", "aria-label": label, height, viewBox: `0 0 ${wide} ${height}` });
     const foot = height - pad.bottom;
     for (const v of ticks(x.min, x.max, wide < 420 ? 4 : 8)) {
-      svg.append(make("line", { class: "fa-grid", x1: at(X(v)), x2: at(X(v)), y1: pad.top, y2: foot }),
+      svg.append(make("line", { class: "fk-grid", x1: at(X(v)), x2: at(X(v)), y1: pad.top, y2: foot }),
         make("text", { x: at(X(v)), y: foot + 18, "text-anchor": "middle" }, (x.format ?? String)(v)));
     }
     const rungs = y.log ? decades(y.min, y.max) : ticks(y.min, y.max, 5);
     for (const v of rungs) {
-      svg.append(make("line", { class: "fa-grid", x1: pad.left, x2: wide - pad.right, y1: at(Y(v)), y2: at(Y(v)) }),
+      svg.append(make("line", { class: "fk-grid", x1: pad.left, x2: wide - pad.right, y1: at(Y(v)), y2: at(Y(v)) }),
         make("text", { x: pad.left - 8, y: at(Y(v) + 4), "text-anchor": "end" }, (y.format ?? String)(v)));
     }
-    svg.append(make("path", { class: "fa-axis", d: `M${pad.left} ${pad.top}V${foot}H${wide - pad.right}` }),
+    svg.append(make("path", { class: "fk-axis", d: `M${pad.left} ${pad.top}V${foot}H${wide - pad.right}` }),
       make("text", { x: (pad.left + wide - pad.right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
       make("text", { transform: `translate(13 ${(pad.top + foot) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
     const drawn = lines();
     for (const line of drawn) {
       if (line.under) {
         const d = line.under.map(([u, v]) => `L${at(X(u))} ${at(Y(v))}`).join("");
-        svg.append(make("path", { class: "fa-area", fill: line.color,
+        svg.append(make("path", { class: "fk-area", fill: line.color,
           d: `M${at(X(line.under[0][0]))} ${foot}${d}L${at(X(line.under.at(-1)[0]))} ${foot}Z` }));
       }
-      svg.append(make("polyline", { class: "fa-curve", stroke: line.color, "stroke-dasharray": line.dash ?? "none",
+      svg.append(make("polyline", { class: "fk-curve", stroke: line.color, "stroke-dasharray": line.dash ?? "none",
         points: line.points.map(([u, v]) => `${at(X(u))},${at(Y(v))}`).join(" ") }));
     }
     const here = marker();
     if (here !== null) {
-      svg.append(make("line", { class: "fa-marker", x1: at(X(here)), x2: at(X(here)), y1: pad.top, y2: foot }));
-      if (onPick) svg.append(make("path", { class: "fa-grip", d: `M${at(X(here))} ${pad.top + 2}l-8 -12h16z` }));
+      svg.append(make("line", { class: "fk-marker", x1: at(X(here)), x2: at(X(here)), y1: pad.top, y2: foot }));
+      if (onPick) svg.append(make("path", { class: "fk-grip", d: `M${at(X(here))} ${pad.top + 2}l-8 -12h16z` }));
     }
     for (const { dot, color } of drawn) {
-      if (dot) svg.append(make("circle", { class: "fa-dot", fill: color, r: 5, cx: at(X(dot[0])), cy: at(Y(dot[1])) }));
+      if (dot) svg.append(make("circle", { class: "fk-dot", fill: color, r: 5, cx: at(X(dot[0])), cy: at(Y(dot[1])) }));
     }
     box.replaceChildren(svg);
   });

@@ -20,7 +20,7 @@ function render({ model, el }) {
   };
   const errors = truth ? steps.map((_, t) => error(t)) : null;
 
-  const gallery = make("div", { class: "fa-gallery" });
+  const gallery = make("div", { class: "fk-gallery" });
   for (let f = 0; f < faces; f++) {
     const pad = canvas(fig, {
       label: `Face ${f + 1} with its predicted landmarks`,

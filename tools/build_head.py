@@ -307,7 +307,7 @@ FLIP98 += [76, 87, 86, 85, 84, 83, 92, 91, 90, 89, 88, 95, 94, 93, 97, 96]
 
 # Brow: a curve in the frontal plane of the neutral head, inner end to outer end; painted brows use the same family.
 BROW_INNER, BROW_OUTER_X, BROW_ARCH, BROW_PEAK, BROW_FALL = (0.170, 7.510), 0.545, 0.033, 0.5, 2.0
-BROW_HALF_WIDTH = 0.038  # at the inner end; tapers outwards
+BROW_HALF_WIDTH = 0.034  # at the inner end; both edges meet at the outer end, as in WFLW
 JAW_START = 0.02  # below the outer eye corner: where the frontal jaw line begins
 
 JAW_CENTER = np.array([0.0, 7.0, 0.8])
@@ -329,6 +329,20 @@ ANCHORS = {  # ACE-Net Table 3, with the landmark of the 68 that each is; irises
 }
 
 
+SHARED_CHAINS = {  # TAB's boundaries that are ACE-Net's contours under another name
+    "nose_ridge": "nose_ridge",
+    "nose_bottom": "nose_bottom_boundary",
+    "right_eye_upper": "right_eye_upper_lid",
+    "right_eye_lower": "right_eye_lower_lid",
+    "left_eye_upper": "left_eye_upper_lid",
+    "left_eye_lower": "left_eye_lower_lid",
+    "upper_lip_outer": "mouth_upper_lip_outer",
+    "upper_lip_inner": "mouth_upper_lip_inner",
+    "lower_lip_inner": "mouth_lower_lip_inner",
+    "lower_lip_outer": "mouth_lower_lip_outer",
+}
+
+
 def brow_curve(t: np.ndarray) -> np.ndarray:
     """Centre line of the person's left brow in the frontal plane, (n, 2); t = 0 inner end, 1 outer end."""
     rise = 1 - ((t - BROW_PEAK) / BROW_PEAK) ** 2
@@ -341,7 +355,7 @@ def brow_edge(t: np.ndarray, side: float) -> np.ndarray:
     """Upper (side = 1) or lower (side = -1) edge of the brow, (n, 2)."""
     tangent = np.gradient(brow_curve(t), axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    return brow_curve(t) + side * (BROW_HALF_WIDTH * (1 - 0.55 * t**1.5))[:, None] * normal
+    return brow_curve(t) + side * (BROW_HALF_WIDTH * (1 - t**3))[:, None] * normal
 
 
 def jaw_section(angle: float, neutral: np.ndarray, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -581,13 +595,13 @@ def mark(
     jaw = across(nominal_jaw(33, start, neutral, jaw_candidates))
     contours = {"right_eyebrow_center_line": centre_line, "left_eyebrow_center_line": mirrored(centre_line)}
     contours |= lids_and_more | {"chin_boundary": jaw}
-    boundaries = {
-        "face_outline": jaw,
+    brows = {
         "right_eyebrow_upper": upper_edge,
         "right_eyebrow_lower": lower_edge,
         "left_eyebrow_upper": mirrored(upper_edge),
         "left_eyebrow_lower": mirrored(lower_edge),
-    } | lids_and_more
+    }
+    boundaries = {"face_outline": jaw} | brows | {name: contours[twin] for name, twin in SHARED_CHAINS.items()}
     return {
         "landmarks68": landmarks68,
         "landmarks98": full(half98, FLIP98, mirror),

@@ -1,0 +1,112 @@
+"""How wrong a prediction is: per-image errors first; everything else is a reduction of them.
+
+Points (N, K, 2) or (K, 2), in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %. Nothing is mutated.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facealign_lite import markups
+
+NORMALIZERS = ("inter_ocular", "inter_pupil", "box", "diagonal")
+Array = NDArray[np.float64]
+
+
+def nme(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", markup: str = "68",
+        box: ArrayLike | None = None) -> Array:
+    """Normalised mean error of each image.
+
+    Args:
+        pred, target: (N, K, 2) or (K, 2).
+        normalizer: the length one divides by: "inter_ocular", between the outer eye corners; "inter_pupil", between
+            the pupils or the centres of the eyes' landmarks; "box", sqrt(w h) of the box; "diagonal", that of the box.
+        markup: says which landmarks those are.
+        box: (N, 4) or (4,) left, top, right, bottom; without it the box of the target landmarks.
+
+    Returns:
+        (N,), or (1,) for a single image.
+
+    Raises:
+        ValueError: for wrong shapes, NaN, an unknown normaliser or markup, or a normaliser of length zero.
+
+    Source: TAB Eq. 6, SCPAN Eq. 21, RHT Eq. 10, MSM Eq. 12.
+    """
+    return per_landmark(pred, target, normalizer, markup, box).mean(1)
+
+
+def per_landmark(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", markup: str = "68",
+                 box: ArrayLike | None = None) -> Array:
+    """The same before the mean over landmarks: (N, K)."""
+    pred, target = _points(pred, "pred", markup), _points(target, "target", markup)
+    if pred.shape != target.shape:
+        raise ValueError(f"pred and target must have one shape, got {pred.shape} and {target.shape}")
+    return np.linalg.norm(pred - target, axis=-1) / normalizing_length(target, normalizer, markup, box)[:, None]
+
+
+def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", box: ArrayLike | None = None) -> Array:
+    """What the errors of each image are divided by, (N,) in pixels. Raises like ``nme``."""
+    target = _points(target, "target", markup)
+    if normalizer not in NORMALIZERS:
+        raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
+    if normalizer in ("inter_ocular", "inter_pupil"):
+        right, left = markups.get(markup).normalizers[normalizer]
+        length = np.linalg.norm(target[:, list(right)].mean(1) - target[:, list(left)].mean(1), axis=-1)
+    else:
+        if box is None:
+            box = np.concatenate([target.min(1), target.max(1)], axis=1)
+        box = np.asarray(box, np.float64).reshape(-1, 4)
+        if len(box) != len(target):
+            raise ValueError(f"box must be one for each of {len(target)} images, got {len(box)}")
+        w, h = (box[:, 2:] - box[:, :2]).T
+        length = np.sqrt(np.maximum(w * h, 0)) if normalizer == "box" else np.hypot(w, h)
+    if not (length > 0).all():
+        bad = np.flatnonzero(~(length > 0))
+        raise ValueError(f"{normalizer} must be a positive length, got {length[bad[0]]} for image {bad[0]}")
+    return length
+
+
+def failure_rate(errors: ArrayLike, threshold: float = 0.1) -> float:
+    """Share of images whose error exceeds ``threshold``."""
+    return float((_errors(errors) > _positive(threshold, "threshold")).mean())
+
+
+def ced(errors: ArrayLike, thresholds: ArrayLike) -> Array:
+    """Cumulative error distribution: the share of images with an error of at most each threshold.
+
+    Returns:
+        same shape as ``thresholds``, rising from 0 to 1.
+    """
+    return np.searchsorted(np.sort(_errors(errors)), np.asarray(thresholds, np.float64), side="right") / np.size(errors)
+
+
+def auc(errors: ArrayLike, limit: float = 0.1) -> float:
+    """Area under the step function ``ced`` from 0 to ``limit``, divided by ``limit``: 1 is perfect.
+
+    The area is exact, no trapezoids: each image of error e adds (limit - e) / limit if e < limit.
+    """
+    limit = _positive(limit, "limit")
+    return float(np.clip(1 - _errors(errors) / limit, 0, None).mean())
+
+
+def _points(points: ArrayLike, name: str, markup: str) -> Array:
+    points = np.asarray(points, np.float64)
+    points = points[None] if points.ndim == 2 else points
+    count = markups.get(markup).count
+    if points.ndim != 3 or points.shape[1:] != (count, 2) or len(points) == 0:
+        raise ValueError(f"{name} must be (N, {count}, 2) in markup {markup!r}, got shape {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return points
+
+
+def _errors(errors: ArrayLike) -> Array:
+    errors = np.asarray(errors, np.float64).ravel()
+    if errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
+        raise ValueError("errors must be finite, not negative and at least one")
+    return errors
+
+
+def _positive(value: float, name: str) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return float(value)

@@ -74,7 +74,8 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
 
 
 def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -> None:
-    loader = DataLoader(_Plain(samples), batch_size=None, num_workers=workers)
+    # arrays as they are: as tensors, each would come through shared memory and keep a file open
+    loader = DataLoader(_Plain(samples), batch_size=None, num_workers=workers, collate_fn=_same)
     if progress:
         from tqdm.auto import tqdm
         loader = tqdm(loader, unit="face")
@@ -86,15 +87,17 @@ def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -
         if (image.shape, markup) != first:
             raise ValueError(f"samples[{i}] must have image shape and markup {first}, got {(image.shape, markup)}")
         images[i] = image
-        # copies: what a worker sends lives in shared memory, and each such piece keeps a file open
-        for rows, value in ((landmarks, points), (visibility, visible), (boxes, box)):
-            rows.append(np.array(value))
-        tags.append(tag)
+        for rows, value in ((landmarks, points), (visibility, visible), (boxes, box), (tags, tag)):
+            rows.append(value)
     images.flush()
     for name, rows in (("landmarks", landmarks), ("visibility", visibility), ("boxes", boxes)):
         np.save(folder / f"{name}.npy", np.stack(rows))
     meta = {"format": FORMAT, "markup": first[1], "tags": tags}
     write_atomic(folder / "pack.json", json.dumps(meta, default=lambda v: v.item()).encode())  # last: all is there
+
+
+def _same(item: tuple) -> tuple:
+    return item
 
 
 class _Plain:

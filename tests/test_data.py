@@ -1,0 +1,362 @@
+"""Samples, images, crops, augmentation and packs: pixels and landmarks must move together."""
+
+import errno
+import os
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from facealign_lite import geometry, markups
+from facealign_lite.data import (
+    Augmentation,
+    Crops,
+    PackedFaces,
+    Sample,
+    box_of,
+    check_box,
+    crop,
+    crop_matrix,
+    flip,
+    load_image,
+    save_packed,
+    write_atomic,
+)
+
+STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, outlier=0, gamma=0, contrast=(1, 1), brightness=0, noise=0,
+                     colour=0, inversion=0, light=0, blur=0, motion=0, low_resolution=0, jpeg=0, occluder=0)
+MOVING = replace(STILL, rotation=40, scale=(0.8, 1.3), shift=0.06, flip=0.5, outlier=0.1)
+
+
+def toy_points(rng=None, size=96):
+    rng = rng or np.random.default_rng(0)
+    return rng.uniform(0.25 * size, 0.75 * size, (68, 2))
+
+
+def toy_sample(seed=0, size=96, colour=True):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (size, size, 3) if colour else (size, size), np.uint8)
+    return Sample(cv2.GaussianBlur(image, (0, 0), 2), toy_points(rng, size), rng.random(68) < 0.8, tags={"n": seed})
+
+
+# Images
+
+RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize("source, wanted", [
+    (RGB, RGB), (RGB[..., 0], RGB[..., 0]), (RGB[..., :1], RGB[..., 0]),
+    (RGB.astype(np.uint16) * 257, RGB), (RGB / 255, RGB), (RGB.astype(np.float32) / 255, RGB),
+    (RGB > 99, (RGB > 99) * np.uint8(255)),
+    (np.dstack([RGB, np.full((5, 7), 255, np.uint8)]), RGB),
+    (np.dstack([RGB, np.zeros((5, 7), np.uint8)]), np.full_like(RGB, 255)),
+    (Image.fromarray(RGB), RGB), (Image.fromarray(RGB[..., 0]), RGB[..., 0]),
+    (Image.fromarray(RGB).convert("RGBA"), RGB),
+    (Image.fromarray(RGB[..., 0].astype(np.uint16) * 257), RGB[..., 0]),
+], ids=str)
+def test_every_form_of_image_becomes_the_same_bytes(source, wanted):
+    seen = load_image(source)
+    assert seen.dtype == np.uint8 and seen.flags.c_contiguous
+    np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("pixels", [RGB, RGB[..., 0], RGB.astype(np.uint16) * 257,
+                                    np.dstack([RGB, np.full((5, 7), 255, np.uint8)])], ids=["rgb", "grey", "16 bit", "rgba"])
+def test_files_come_back_in_rgb_order(tmp_path, pixels):
+    path = tmp_path / "a.png"
+    order = [2, 1, 0, 3][:pixels.shape[-1]]
+    cv2.imwrite(str(path), pixels[..., order] if pixels.ndim == 3 else pixels)
+    np.testing.assert_array_equal(load_image(path), load_image(pixels))
+    np.testing.assert_array_equal(load_image(str(path)), load_image(pixels))
+
+
+def test_photos_are_turned_upright(tmp_path):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:, 16:] = 255                                   # bright on the right as stored
+    exif = Image.Exif()
+    exif[0x0112] = 6                                       # "turn clockwise to view": bright below
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    upright = load_image(tmp_path / "a.jpg")
+    assert upright.shape == (32, 16, 3) and upright[20:].mean() > 250 and upright[:12].mean() < 5
+
+
+@pytest.mark.parametrize("source", [np.zeros((0, 4)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8),
+                                    np.zeros((4, 4), np.int64), np.full((4, 4), np.nan), np.full((4, 4), 1.5),
+                                    np.zeros((1 << 15, 1), np.uint8), np.zeros((2, 3, 4, 3), np.uint8)], ids=str)
+def test_images_of_no_known_form_are_refused(source):
+    with pytest.raises(ValueError, match="image"):
+        load_image(source)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no image")
+    for name in ("empty.png", "text.png"):
+        with pytest.raises(ValueError, match=name):
+            load_image(tmp_path / name)
+    with pytest.raises(OSError, match="missing.png"):
+        load_image(tmp_path / "missing.png")
+    with pytest.raises(OSError):
+        load_image(tmp_path)
+
+
+# Samples and boxes
+
+def test_a_sample_takes_the_box_of_its_landmarks():
+    points = toy_points()
+    np.testing.assert_array_equal(Sample(RGB, points).box, np.r_[points.min(0), points.max(0)])
+    assert Sample(RGB).box is None
+
+
+@pytest.mark.parametrize("kind", [
+    {"landmarks": np.zeros((67, 2))}, {"landmarks": np.full((68, 2), np.nan)}, {"landmarks": np.zeros((68, 2))},
+    {"visibility": np.ones(3)}, {"box": (0, 0, 0, 5)}, {"box": (0, 0, np.inf, 5)}, {"box": (3, 0, 1, 5)}, {"box": (1, 2, 3)},
+    {"markup": "67"},
+], ids=str)
+def test_a_sample_refuses_nonsense(kind):
+    with pytest.raises(ValueError):
+        Sample(RGB, **kind)
+
+
+def test_boxes_name_the_bad_landmark():
+    points = toy_points()
+    points[5, 1] = np.nan
+    with pytest.raises(ValueError, match=r"\[5\]"):
+        box_of(points)
+    with pytest.raises(ValueError, match=r"\(0, 2\)"):
+        box_of(np.zeros((0, 2)))
+    with pytest.raises(ValueError, match="left < right"):
+        check_box((4, 4, 4, 8))
+
+
+# Crops
+
+BOXES = st.tuples(st.floats(-50, 50), st.floats(-50, 50), st.floats(1, 200), st.floats(1, 200)).map(
+    lambda b: np.array([b[0], b[1], b[0] + b[2], b[1] + b[3]]))
+
+
+@given(BOXES, st.integers(8, 300), st.floats(0, 1), st.floats(-3, 3), st.floats(0.3, 3), st.floats(-0.3, 0.3))
+def test_the_square_around_the_box_fills_the_crop(box, size, margin, angle, scale, shift):
+    matrix = crop_matrix(box, size, margin, angle, (shift, -shift), scale)
+    side = max(box[2] - box[0], box[3] - box[1]) * (1 + margin) * scale
+    centre = (box[:2] + box[2:]) / 2 + np.array([shift, -shift]) * side
+    across = side / 2 * np.array([np.cos(angle), -np.sin(angle)])               # turns into the crop's x direction
+    down = side / 2 * np.array([np.sin(angle), np.cos(angle)])
+    corners = centre + np.array([-across - down, across - down, across + down])
+    wanted = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [size - 0.5, size - 0.5]])
+    np.testing.assert_allclose(geometry.transform(corners, matrix), wanted, atol=1e-6 * size)
+
+
+@pytest.mark.parametrize("kind", [{"size": 0}, {"margin": -1}, {"scale": 0}, {"box": (0, 0, 0, 1)}], ids=str)
+def test_crop_matrix_refuses_nonsense(kind):
+    with pytest.raises(ValueError):
+        crop_matrix(**({"box": (0, 0, 9, 9), "size": 32} | kind))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-3, 3), st.floats(0.2, 12), st.booleans())
+def test_a_crop_pixel_shows_the_image_at_its_own_place(angle, scale, turned):
+    """On an image whose colour is its coordinate, enlarged, reduced or averaged down."""
+    y, x = np.mgrid[:240, :260].astype(np.float32)
+    image, size = np.dstack([x, y, x + y]), 32
+    matrix = crop_matrix((110, 100, 130, 120), size, 0, angle if turned else 0, scale=scale)
+    seen = crop(image, matrix, size)
+    q = np.stack(np.meshgrid(np.arange(size), np.arange(size)), -1)
+    p = geometry.transform(q.reshape(-1, 2), geometry.invert(matrix)).reshape(size, size, 2)
+    inside = ((p > scale) & (p < np.array([259, 239]) - scale)).all(-1)         # away from the replicated border
+    assert inside.any()
+    np.testing.assert_allclose(seen[inside][:, :2], p[inside], atol=0.06 * max(1, scale))
+
+
+def test_reduction_averages_fine_texture_away():
+    checks = (np.indices((512, 512)).sum(0) % 2 * 255).astype(np.uint8)
+    seen = crop(checks, crop_matrix((0, 0, 511, 511), 32, 0), 32)
+    assert np.abs(seen[2:-2, 2:-2].astype(int) - 127).max() <= 2
+
+
+def test_beyond_the_border_the_image_is_continued():
+    image = np.full((20, 20), 77, np.uint8)
+    assert (crop(image, crop_matrix((-60, -60, 5, 5), 16), 16) == 77).all()
+    assert (crop(image, crop_matrix((900, 900, 2000, 2000), 16), 16) == 77).all()   # wholly outside, averaged down
+    with pytest.raises(ValueError, match="invertible"):
+        crop(image, np.zeros((2, 3)), 16)
+
+
+@given(st.integers(0, 99))
+def test_two_flips_are_none(seed):
+    sample = toy_sample(seed, 24)
+    image, points = flip(*flip(sample.image, sample.landmarks))
+    np.testing.assert_array_equal(image, sample.image)
+    np.testing.assert_allclose(points, sample.landmarks, atol=1e-9)
+
+
+def test_a_flip_renames_sides():
+    points = toy_points()
+    mirrored = flip(RGB, points)[1]
+    np.testing.assert_allclose(mirrored[0], [6 - points[16, 0], points[16, 1]])
+    np.testing.assert_allclose(mirrored[36], [6 - points[45, 0], points[45, 1]])
+    with pytest.raises(ValueError, match="98"):
+        flip(RGB, points, "98")
+
+
+def test_landmarks_follow_the_pixels_through_every_placement():
+    """One bright dot is landmark 3; whatever the crop, the dot is under the landmark, or under 13 once mirrored."""
+    size, points = 192, toy_points(size=192)
+    points[3] = 80, 110
+    image = np.zeros((size, size), np.uint8)
+    image[110, 80] = 255
+    image = cv2.normalize(cv2.GaussianBlur(image, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    crops, mirrored, seen = Crops([Sample(image, points)], 128, MOVING), 0, 0
+    assert markups.get("68").flip[3] == 13
+    for epoch in range(60):
+        item = crops.at(epoch, 0)
+        heat = item["image"][0].numpy().astype(np.float64) + 0.5
+        y, x = np.mgrid[:128, :128]
+        dot = np.array([(heat * x).sum(), (heat * y).sum()]) / heat.sum()
+        flipped = np.linalg.det(item["matrix"][:, :2].numpy()) < 0
+        mirrored += flipped
+        mark = item["landmarks"][13 if flipped else 3].numpy()
+        if ((mark > 14) & (mark < 113)).all():                                  # the whole dot is in the crop
+            np.testing.assert_allclose(dot, mark, atol=0.15)
+            seen += 1
+        back = geometry.transform(item["landmarks"].numpy().astype(float), geometry.invert(item["matrix"].numpy()))
+        order = list(markups.get("68").flip) if flipped else slice(None)
+        np.testing.assert_allclose(back[order], points, atol=1e-3)
+    assert 15 < mirrored < 45 and seen > 30
+
+
+def test_plain_crops_are_centred_and_unchanged():
+    sample = toy_sample(3)
+    item = Crops([sample], 64)[0]
+    wanted = crop(cv2.cvtColor(sample.image, cv2.COLOR_RGB2GRAY), crop_matrix(sample.box, 64), 64)
+    np.testing.assert_allclose((item["image"][0].numpy() + 0.5) * 255, wanted, atol=2)
+    np.testing.assert_array_equal(item["visibility"].numpy(), sample.visibility)
+    assert item["index"] == 0 and item["image"].shape == (1, 64, 64)
+    assert Crops([sample], 64, colour=True)[0]["image"].shape == (3, 64, 64)
+    assert Crops([toy_sample(colour=False)], 64, Augmentation(), colour=True)[0]["image"].shape == (3, 64, 64)
+
+
+def test_a_crop_depends_on_seed_epoch_and_index_alone():
+    samples = [toy_sample(i, 48) for i in range(6)]
+    make = lambda seed: Crops(samples, 48, Augmentation(), seed)  # noqa: E731
+    one = make(5)
+    forward = [one.at(2, i)["image"].numpy() for i in range(6)]
+    again = make(5)
+    for i in reversed(range(6)):
+        np.testing.assert_array_equal(again.at(2, i)["image"].numpy(), forward[i])
+    assert not np.array_equal(one.at(3, 0)["image"].numpy(), forward[0])
+    assert not np.array_equal(make(6).at(2, 0)["image"].numpy(), forward[0])
+    here = [b["image"].numpy() for b in DataLoader(one, 2)]
+    elsewhere = [b["image"].numpy() for b in DataLoader(make(5), 2, num_workers=1)]
+    np.testing.assert_array_equal(here, elsewhere)
+
+
+def test_crops_refuse_nonsense():
+    with pytest.raises(ValueError, match="empty"):
+        Crops([])
+    with pytest.raises(ValueError, match=r"samples\[0\].*box"):
+        Crops([Sample(RGB)])[0]
+    with pytest.raises(IndexError):
+        Crops([toy_sample()])[1]
+    unlabelled = Crops([Sample(RGB, box=(1, 1, 4, 4))], 16)[0]
+    assert unlabelled["landmarks"].isnan().all()
+
+
+# Augmentation
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.booleans(), st.sampled_from([32, 64, 128]), st.booleans())
+def test_photometry_stays_an_image(seed, colour, size, with_other):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (size, size, 3) if colour else (size, size), np.uint8)
+    before = image.copy()
+    seen = Augmentation(occluder=1, jpeg=0.5, motion=0.5).photometry(image, rng, image[::-1] if with_other else None)
+    assert seen.shape == image.shape and seen.dtype == np.float32
+    assert seen.min() >= 0 and seen.max() <= 1                                  # also false for NaN
+    np.testing.assert_array_equal(image, before)
+
+
+def test_no_augmentation_changes_nothing():
+    rng, image = np.random.default_rng(0), toy_sample().image
+    np.testing.assert_allclose(STILL.photometry(image, rng), image / 255, atol=1e-6)
+    assert STILL.placement(rng)[:2] == (0, 1) and not STILL.placement(rng)[3]
+
+
+@pytest.mark.parametrize("kind", ["gamma", "brightness", "noise", "colour", "inversion", "light", "blur", "motion",
+                                  "low_resolution", "jpeg", "occluder"])
+def test_every_effect_has_an_effect(kind):
+    image = toy_sample().image
+    changed = [replace(STILL, **{kind: 0.9}).photometry(image, np.random.default_rng(i)) for i in range(8)]
+    assert max(np.abs(c - image / 255).mean() for c in changed) > 2e-3
+
+
+def test_placements_are_drawn_as_stated():
+    rng = np.random.default_rng(0)
+    angle, scale, shift, mirrored = zip(*(Augmentation(outlier=0).placement(rng) for _ in range(4000)), strict=True)
+    assert np.abs(angle).max() <= np.deg2rad(30) and np.std(angle) == pytest.approx(np.deg2rad(30) / 3**0.5, rel=0.05)
+    assert 0.85 <= min(scale) < 0.86 and 1.29 < max(scale) <= 1.3
+    assert np.std(shift) == pytest.approx(0.05, rel=0.05) and np.mean(mirrored) == pytest.approx(0.5, abs=0.03)
+    wild = [Augmentation(outlier=1).placement(rng) for _ in range(1000)]
+    assert np.std([w[2] for w in wild]) == pytest.approx(0.15, rel=0.1) and max(w[1] for w in wild) > 1.4
+
+
+def test_light_and_occluders_reach_other_pictures():
+    """A piece of the other picture is pasted as it is."""
+    image, other = np.zeros((64, 64), np.uint8), np.full((64, 64), 128, np.uint8)
+    only = replace(STILL, occluder=1)
+    seen = [only.photometry(image, np.random.default_rng(i), other) for i in range(40)]
+    assert any(np.isclose(s, 128 / 255, atol=1e-6).sum() > 50 for s in seen)
+
+
+# Packs and files
+
+def test_a_pack_gives_back_what_was_saved(tmp_path):
+    samples = [toy_sample(i, 40) for i in range(5)]
+    pack = save_packed(tmp_path / "pack", samples)
+    assert len(pack) == 5 and isinstance(pack, PackedFaces)
+    for wanted, seen in zip(samples, pack, strict=True):
+        for name in ("image", "landmarks", "visibility", "box"):
+            np.testing.assert_array_equal(getattr(seen, name), getattr(wanted, name))
+        assert (seen.markup, seen.tags) == (wanted.markup, wanted.tags)
+    np.testing.assert_array_equal(Crops(pack, 32, Augmentation())[3]["image"], Crops(samples, 32, Augmentation())[3]["image"])
+    assert len(save_packed(tmp_path / "pack", samples[:2])) == 2                # replaced
+    assert sorted(os.listdir(tmp_path)) == ["pack"]
+
+
+def test_processes_render_the_same_pack(tmp_path):
+    samples = [toy_sample(i, 40) for i in range(4)]
+    one, two = save_packed(tmp_path / "one", samples), save_packed(tmp_path / "two", samples, workers=1, progress=True)
+    np.testing.assert_array_equal(one.images, two.images)
+    np.testing.assert_array_equal(one.landmarks, two.landmarks)
+
+
+def test_an_unfinished_pack_is_not_one(tmp_path):
+    with pytest.raises(ValueError, match="empty"):
+        save_packed(tmp_path / "pack", [])
+    with pytest.raises(ValueError, match=r"samples\[1\]"):
+        save_packed(tmp_path / "pack", [toy_sample(0, 40), toy_sample(1, 41)])
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "pack").mkdir()
+    with pytest.raises(OSError, match="pack.json"):
+        PackedFaces(tmp_path / "pack")
+    (tmp_path / "pack" / "pack.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="99"):
+        PackedFaces(tmp_path / "pack")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "a.json"
+    write_atomic(path, b"old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="a.json.*No space left") as caught:
+        write_atomic(path, b"new")
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == b"old" and os.listdir(path.parent) == ["a.json"]

@@ -1,9 +1,9 @@
 """Interactive figures that compute in the reader's browser: no kernel, no network, the same in JupyterLab and the book.
 
-Python packs plain numpy arrays into one buffer; a short script draws them. Every figure is an ``anywidget`` whose single
-module is the text of ``assets/widgets/kit.js`` followed by its own script, so a new figure is a class here and one script
-there that calls the kit: ``figure``, ``pane``, ``slider``, ``choice``, ``toggle``, ``player``, ``table``, ``canvas``,
-``handle`` (a point to drag), ``plot``, ``heatPicture``. ``kit.css`` names the colours of both themes.
+Python packs plain numpy arrays into one buffer; a short script draws them. Every figure is an ``anywidget`` whose one
+module is the text of ``assets/widgets/kit.js`` followed by its own script, so a new figure is a class here and one
+script there that calls the kit: ``figure``, ``pane``, ``slider``, ``choice``, ``toggle``, ``player``, ``table``,
+``canvas``, ``handle`` (a point to drag), ``plot``, ``heatPicture``. ``kit.css`` names the colours of both themes.
 
 Shapes: N images or frames, K landmarks, T training steps, F faces, H W. Coordinates: 0-based pixel centres (x, y).
 Pictures are stored as JPEG: mind the two-megabyte notebook habit and keep stacks near 256 pixels a side.
@@ -32,7 +32,7 @@ def script(name: str) -> str:
 
 
 class Figure(anywidget.AnyWidget):
-    """A figure of the kit: ``options`` are small values for the script, ``arrays`` says where each array lies in ``data``.
+    """A figure of the kit: ``options`` are small values, ``arrays`` says where each array lies in ``data``.
 
     Subclasses set ``_esm = script("<name>")`` and call ``super().__init__(options, arrays)``. Arrays are float32, int32
     or uint8 numpy arrays; pictures are ``bytes`` from ``picture``. In the script ``unpack(model)`` returns all of them.
@@ -76,7 +76,8 @@ def picture(image: np.ndarray) -> bytes:
         image = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 or float in [0, 1], got {image.dtype}")
-    _, buffer = cv2.imencode(".jpg", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    bgr = image[..., ::-1] if image.ndim == 3 else image
+    _, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return buffer.tobytes()
 
 

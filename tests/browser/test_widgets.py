@@ -12,7 +12,7 @@ import pytest
 from facealign_lite import heatmaps, metrics, widgets
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path: figures are not driven in a browser")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")]
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -28,7 +28,8 @@ MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   const el = document.createElement("div");
   document.body.append(el);
   window.stop_figure = figure.render({ model: { get: (name) => state[name] }, el });
-  await new Promise((done) => setTimeout(done, 250));
+  await new Promise((done) => setTimeout(done, 60));
+  await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
 
 
@@ -43,11 +44,12 @@ def browser():
 
 @pytest.fixture
 def show(browser):
-    """Open a figure: show(widget, theme="light", width=900, touch=False) -> page. Any error or request fails the test."""
+    """Open figures: show(widget, theme, width, touch, more=[...]) -> page. Any error or request fails the test."""
     opened, faults = [], []
 
-    def open_page(widget, theme="light", width=900, touch=False, more=()):
-        context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=touch, device_scale_factor=2)
+    def open_page(widget, theme="light", width=700, touch=False, more=()):
+        context = browser.new_context(viewport={"width": width, "height": 700}, has_touch=touch,
+                                      device_scale_factor=2 if width < 400 else 1)
         page = context.new_page()
         opened.append(context)
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -92,7 +94,7 @@ def middle(locator):
 def pixel(locator, point, size):
     """Where image pixel ``point`` of an image of side ``size`` lies on the page."""
     box = locator.bounding_box()
-    return tuple(box[side] + (p + 0.5) / size * box[length] for side, length, p in zip("xy", ("width", "height"), point))
+    return tuple(box[s] + (p + 0.5) / size * box[length] for s, length, p in zip("xy", ("width", "height"), point))
 
 
 def snapshot(page, n=0):
@@ -133,7 +135,8 @@ def ring_point(page):
 
 def test_codec_shows_what_the_library_decodes(show):
     page = show(widgets.CodecFigure(point=(103.25, 88.75), sigma=1.5))
-    np.testing.assert_allclose(shown_codec(page), expected_codec((103.25, 88.75), 256, 64, 1.5, "gaussian"), atol=0.0051)
+    expected = expected_codec((103.25, 88.75), 256, 64, 1.5, "gaussian")
+    np.testing.assert_allclose(shown_codec(page), expected, atol=0.0051)
 
 
 def test_codec_point_is_dragged_by_mouse(show):
@@ -153,7 +156,7 @@ def test_codec_point_moves_by_keys(show):
     press(ring(page), "ArrowRight", 3)
     press(ring(page), "Shift+ArrowUp")
     assert ring_point(page) == [101.5, 95.0]
-    press(ring(page, "Point in the close-up"), "ArrowDown")                        # 0.05 heatmap pixels = 0.2 image pixels
+    press(ring(page, "Point in the close-up"), "ArrowDown")  # 0.05 heatmap pixels = 0.2 image pixels
     assert ring_point(page) == [101.5, 95.2]
 
 
@@ -166,8 +169,8 @@ def test_codec_point_moves_by_finger(show):
     target = pixel(page.locator("canvas").first, (150, 90), 256)                   # a real touch drag on the ring
     touch = page.context.new_cdp_session(page)
     start = middle(ring(page))
-    for kind, (px, py) in (("touchStart", start), ("touchMove", ((start[0] + target[0]) / 2, (start[1] + target[1]) / 2)),
-                           ("touchMove", target), ("touchEnd", target)):
+    half = tuple((a + b) / 2 for a, b in zip(start, target))
+    for kind, (px, py) in (("touchStart", start), ("touchMove", half), ("touchMove", target), ("touchEnd", target)):
         points = [] if kind == "touchEnd" else [{"x": px, "y": py}]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     settle(page)
@@ -190,8 +193,9 @@ def test_codec_settings(show):
 
 # ---- CedFigure --------------------------------------------------------------------------------------------------
 
-ERRORS = {norm: {name: np.random.default_rng(seed).lognormal(np.log(scale), 0.5, 333) for seed, name in enumerate(("ours", "peer"))}
-          for norm, scale in (("inter_ocular", 0.06), ("box", 0.03))}
+ERRORS = {normalizer: {name: np.random.default_rng(seed).lognormal(np.log(scale), 0.5, 333)
+                       for seed, name in enumerate(("ours", "peer"))}
+          for normalizer, scale in (("inter_ocular", 0.06), ("box", 0.03))}
 
 
 def expected_ced(errors, limit):
@@ -278,8 +282,8 @@ def test_face_layers_are_switched(show):
 
 def test_face_plays_and_pauses(show):
     page = show(turning())
-    page.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelector('.fk-slider output').textContent === '-60°'", timeout=5000)   # it turned around
+    page.get_by_role("button", name="Play").click()                                   # it turns around at 60 degrees
+    page.wait_for_function("document.querySelector('.fk-slider output').textContent === '-60°'", timeout=5000)
     page.get_by_role("button", name="Pause").click()
     at = page.locator(".fk-slider output").text_content()
     page.wait_for_timeout(300)
@@ -294,7 +298,8 @@ POINTS = np.array([[20.0, 20], [80, 20], [50, 50], [30, 80], [70, 80]])
 def overlay():
     y, x = np.mgrid[:25, :25]
     maps = np.stack([np.exp(-((x - p[0] / 4) ** 2 + (y - p[1] / 4) ** 2) / 4) for p in POINTS])
-    return widgets.OverlayFigure(np.full((100, 100), 90, np.uint8), POINTS, maps, np.linspace(0.2, 1, 5), truth=POINTS + [3, 4])
+    image, scores = np.full((100, 100), 90, np.uint8), np.linspace(0.2, 1, 5)
+    return widgets.OverlayFigure(image, POINTS, maps, scores, truth=POINTS + [3, 4])
 
 
 def chosen(page):
@@ -332,9 +337,11 @@ def test_overlay_chooses_by_finger_and_draws_the_heat_there(show):
     assert chosen(page) == 3 and snapshot(page, 1) != before
     # the map alone is brightest at the landmark's own place
     brightest = page.evaluate("""() => {
-      const c = document.querySelectorAll('canvas')[1], d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      const c = document.querySelectorAll('canvas')[1];
+      const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      const light = (i) => d[i] + d[i + 1] + d[i + 2];
       let best = 0;
-      for (let i = 0; i < d.length; i += 4) if (d[i] + d[i + 1] + d[i + 2] > d[best] + d[best + 1] + d[best + 2]) best = i;
+      for (let i = 0; i < d.length; i += 4) if (light(i) > light(best)) best = i;
       return [(best / 4 % c.width) / c.width, Math.floor(best / 4 / c.width) / c.height];
     }""")
     np.testing.assert_allclose(brightest, POINTS[3] / 100, atol=0.05)
@@ -347,7 +354,8 @@ def training():
     steps = [0, 50, 100, 400]
     off = np.array([8.0, 4, 2, 1])
     loss = [(s, 10 * 0.99**s + 0.1) for s in range(0, 401, 10)]
-    return widgets.StepsFigure(np.full((2, 50, 50), 0.4), steps, truth[None] + [[[[o, 0]]] for o in off], loss, truth=truth)
+    predictions = truth[None] + [[[[o, 0]]] for o in off]
+    return widgets.StepsFigure(np.full((2, 50, 50), 0.4), steps, predictions, loss, truth=truth)
 
 
 def test_steps_follow_slider_and_plot(show):
@@ -374,7 +382,7 @@ def test_steps_play_to_the_end(show):
 
 def test_two_figures_on_a_page_keep_their_own_choices(show):
     page = show(widgets.CodecFigure(), more=[widgets.CedFigure(ERRORS)])
-    assert page.get_by_role("radio", checked=True).count() == 4                     # shape and map, normaliser and shade
+    assert page.get_by_role("radio", checked=True).count() == 4  # shape and map, normaliser and shade
     press(page.get_by_role("radio", name="box"), "Space")
     assert page.get_by_role("radio", name="Gaussian").is_checked()
 
@@ -410,7 +418,7 @@ def test_colours_can_be_read(show, theme):
         low, high = sorted((light[a], light[b]))
         return (high + 0.05) / (low + 0.05)
 
-    for text in ("ink", "muted", "accent"):                                          # WCAG 2.2: 4.5 for text, 3 for lines
+    for text in ("ink", "muted", "accent"):  # WCAG 2.2: 4.5 for text, 3 for lines
         assert min(contrast(text, "surface"), contrast(text, "raised")) > 4.5, text
     assert contrast("on-accent", "accent") > 4.5
     for line in "123456":
@@ -421,10 +429,9 @@ def test_colours_can_be_read(show, theme):
 def test_fits_a_phone_and_names_every_control(show, name):
     page = show(FIGURES[name](), "dark", width=360, touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    faults = page.evaluate("""() => [...document.querySelectorAll("input, button, canvas, svg[role], [tabindex]")].filter((e) => {
-      const name = e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")?.textContent.trim();
-      return !name;
-    }).map((e) => e.outerHTML)""")
+    faults = page.evaluate("""() => [...document.querySelectorAll("input, button, canvas, svg[role], [tabindex]")]
+      .filter((e) => !(e.getAttribute("aria-label") || e.textContent.trim() || e.closest("label")?.textContent.trim()))
+      .map((e) => e.outerHTML)""")
     assert faults == []
     small = page.evaluate("""() => [...document.querySelectorAll(".fk-controls label, .fk-stack label, button")]
       .filter((e) => e.getBoundingClientRect().height < 38).map((e) => e.outerHTML)""")
@@ -434,7 +441,7 @@ def test_fits_a_phone_and_names_every_control(show, name):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_focus_is_seen_on_every_stop(show, name):
+def test_focus_is_seen_theme_follows_and_figure_stops(show, name):
     page = show(FIGURES[name]())
     stops = 0
     for _ in range(20):
@@ -451,16 +458,12 @@ def test_focus_is_seen_on_every_stop(show, name):
         assert seen, page.evaluate("document.activeElement.outerHTML")
         stops += 1
     assert stops >= 2
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_theme_changes_while_open_and_figure_stops_cleanly(show, name):
-    page = show(FIGURES[name]())
-    assert page.locator(".fk").get_attribute("data-theme") == "light"
-    page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.wait_for_function("document.querySelector('.fk').dataset.theme === 'dark'", timeout=2000)
-    page.evaluate("delete document.documentElement.dataset.theme; document.body.dataset.jpThemeLight = 'true'")   # JupyterLab
-    page.wait_for_function("document.querySelector('.fk').dataset.theme === 'light'", timeout=2000)
+    theme = "() => document.querySelector('.fk').dataset.theme"
+    assert page.evaluate(theme) == "light"
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")                  # the book
+    page.wait_for_function(theme + " === 'dark'", timeout=5000)
+    page.evaluate("delete document.documentElement.dataset.theme; document.body.dataset.jpThemeLight = 'true'")  # Lab
+    page.wait_for_function(theme + " === 'light'", timeout=5000)
     page.evaluate("window.stop_figure(); document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(100)
-    assert page.locator(".fk").get_attribute("data-theme") == "light"                # no longer listening
+    assert page.evaluate(theme) == "light"                                            # it no longer listens

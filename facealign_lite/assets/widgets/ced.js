@@ -26,7 +26,8 @@ function render({ model, el }) {
   const current = () => samples[state.normalizer];
   const fig = figure(el, {
     label: "Cumulative error distributions",
-    help: "Drag across the plot or move the slider. The shaded area, divided by the limit, is the AUC; what the curve still lacks to 100 % at the limit is the failure rate FR.",
+    help: "Drag across the plot or move the slider. The shaded area, divided by the limit, is the AUC; what the curve "
+      + "still lacks to 100 % at the limit is the failure rate FR.",
   });
   const color = (i) => fig.color(1 + i % 6);
 
@@ -45,7 +46,10 @@ function render({ model, el }) {
   const chart = plot(fig, {
     label: "Share of images with an error up to x, one line per method", height: 300,
     axes: () => ({
-      x: { min: 0, max: span, label: `error, share of the ${normalizers[state.normalizer]} (%)`, format: (v) => String(+(100 * v).toFixed(2)) },
+      x: {
+        min: 0, max: span, label: `error, share of the ${normalizers[state.normalizer]} (%)`,
+        format: (v) => String(+(100 * v).toFixed(2)),
+      },
       y: { min: 0, max: 1, label: "share of images (%)", format: (v) => (100 * v).toFixed(0) },
     }),
     lines: () => current().map((sorted, i) => {
@@ -60,16 +64,18 @@ function render({ model, el }) {
     onPick: (x) => setLimit(Math.max(Math.round(x * 1000) / 1000, 0.005)),
   });
   const setLimit = (limit) => { state.limit = limit; control.value = 100 * limit; tell(); };
+  const numbersOf = (sorted, i) => [
+    names[i], ...[mean(sorted), failureRate(sorted, state.limit), auc(sorted, state.limit)].map((v) => percent(v, 2)),
+  ];
   const tell = () => {
-    const sorted = current()[state.focus];
-    fig.say(`${names[state.focus]}: at ${percent(state.limit)}, FR ${percent(failureRate(sorted, state.limit), 2)}, AUC ${percent(auc(sorted, state.limit), 2)}`);
+    const [, , fr, area] = numbersOf(current()[state.focus], state.focus);
+    fig.say(`${names[state.focus]}: at ${percent(state.limit)}, FR ${fr}, AUC ${area}`);
   };
   pane(fig, "Cumulative error distribution", chart, 380);
   const numbers = table(fig, {
     caption: "At this limit", head: ["method", "mean", "FR", "AUC"],
     rows: () => current().map((sorted, i) => ({
-      cells: [names[i], percent(mean(sorted), 2), percent(failureRate(sorted, state.limit), 2), percent(auc(sorted, state.limit), 2)],
-      color: color(i), strong: i === state.focus,
+      cells: numbersOf(sorted, i), color: color(i), strong: i === state.focus,
     })),
   });
   fig.stage.append(numbers);
@@ -84,7 +90,10 @@ function render({ model, el }) {
     });
   }
   if (names.length > 1) {
-    choice(fig, { label: "shade", options: names.map((name, i) => [i, name]), value: 0, onChange: (i) => { state.focus = i; tell(); } });
+    choice(fig, {
+      label: "shade", options: names.map((name, i) => [i, name]), value: 0,
+      onChange: (i) => { state.focus = i; tell(); },
+    });
   }
   tell();
   return fig.stop;

@@ -11,16 +11,18 @@ function render({ model, el }) {
   const pad = canvas(fig, {
     label: "The face with its landmarks and contours",
     view: () => [-0.5, -0.5, width, height],
-    draw: (context, unit_) => {
+    draw: (context, px) => {
       const frame = frames[state.i] ?? frames.find(Boolean);
       if (frame) place(context, frame, -0.5, -0.5, width, height);
-      if (state.contours) for (const c of solid) stroke(context, pairs(item(data[c.key], state.i)), { color: "#7fe3ff", width: 1.6 * unit_ });
-      if (state.occluding) for (const c of edge) stroke(context, pairs(item(data[c.key], state.i)), { color: "#ff6ec7", width: 2.6 * unit_ });
+      const trace = (list, style) => list.forEach(({ key }) => stroke(context, pairs(item(data[key], state.i)), style));
+      if (state.contours) trace(solid, { color: "#7fe3ff", width: 1.6 * px });
+      if (state.occluding) trace(edge, { color: "#ff6ec7", width: 2.6 * px });
       if (state.landmarks) {
         const points = pairs(item(data.landmarks, state.i)), seen = item(data.visibility, state.i);
         const pick = (want) => points.filter((_, k) => !state.visibility || Boolean(seen[k]) === want);
-        dots(context, pick(true), { radius: 2.7 * unit_, fill: "#ffd23f" });
-        if (state.visibility) for (const p of pick(false)) cross(context, p, { radius: 4 * unit_, color: "#ff7b6b", width: 1.7 * unit_, turned: true });
+        dots(context, pick(true), { radius: 2.7 * px, fill: "#ffd23f" });
+        const hidden = { radius: 4 * px, color: "#ff7b6b", width: 1.7 * px, turned: true };
+        if (state.visibility) for (const p of pick(false)) cross(context, p, hidden);
       }
     },
   });
@@ -33,9 +35,13 @@ function render({ model, el }) {
     fig.say(`${label} ${values[state.i]}${unit}: ${hidden} of ${seen.length} landmarks hidden`);
   };
   const go = (i) => { state.i = i; tell(); };
-  const turn = slider(fig, { label, min: 0, max: values.length - 1, value: start, format: (i) => `${values[i]}${unit}`, onInput: go });
+  const turn = slider(fig, {
+    label, min: 0, max: values.length - 1, value: start, format: (i) => `${values[i]}${unit}`, onInput: go,
+  });
   if (values.length > 1) player(fig, turn, { fps: 12, bounce: true, onStep: go });
-  const box = (key, text, color) => toggle(fig, { parent: side, label: text, color, value: state[key], onChange: (on) => { state[key] = on; tell(); } });
+  const box = (key, text, color) => toggle(fig, {
+    parent: side, label: text, color, value: state[key], onChange: (on) => { state[key] = on; },
+  });
   box("landmarks", "landmarks", "#ffd23f");
   if (solid.length) box("contours", "contours", "#7fe3ff");
   box("visibility", "mark hidden landmarks", "#ff7b6b");

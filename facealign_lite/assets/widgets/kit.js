@@ -114,7 +114,10 @@ function pane(fig, caption, content, basis = 260) {
 function slider(fig, { label, min, max, step = 1, value, format = String, onInput }) {
   const input = make("input", { type: "range", min, max, step, value, "aria-label": label });
   const out = make("output", {}, format(value));
-  const show = () => { out.textContent = format(+input.value); input.setAttribute("aria-valuetext", format(+input.value)); };
+  const show = () => {
+    out.textContent = format(+input.value);
+    input.setAttribute("aria-valuetext", out.textContent);
+  };
   input.addEventListener("input", () => { show(); onInput(+input.value); fig.paint(); });
   fig.controls.append(make("label", { class: "fk-slider" }, make("span", {}, label), input, out));
   show();
@@ -126,15 +129,16 @@ function choice(fig, { label, options, value, onChange, parent = fig.controls })
   const name = "fk-" + Math.random().toString(36).slice(2);       // radio groups are known page-wide, figures are many
   const box = make("div", { class: "fk-options" });
   for (const [key, text] of options) {
-    box.append(make("label", {},
-      make("input", { type: "radio", name, value: key, checked: key === value, onchange: () => { onChange(key); fig.paint(); } }),
-      make("span", {}, text)));
+    const onchange = () => { onChange(key); fig.paint(); };
+    const input = make("input", { type: "radio", name, value: key, checked: key === value, onchange });
+    box.append(make("label", {}, input, make("span", {}, text)));
   }
   parent.append(make("fieldset", {}, make("legend", {}, label), box));
 }
 
 function toggle(fig, { label, value, color, onChange, parent = fig.controls }) {
-  const input = make("input", { type: "checkbox", checked: value, onchange: () => { onChange(input.checked); fig.paint(); } });
+  const onchange = () => { onChange(input.checked); fig.paint(); };
+  const input = make("input", { type: "checkbox", checked: value, onchange });
   const swatch = color ? make("span", { class: "fk-swatch", style: `background:${color}` }) : null;
   parent.append(make("label", { class: "fk-toggle" }, input, make("span", {}, swatch, label)));
   return input;
@@ -194,7 +198,8 @@ function table(fig, { caption, head, rows }) {
         if (cell.dataset.text === text && cell.dataset.color === (color ?? "")) return;
         cell.dataset.text = text;
         cell.dataset.color = color ?? "";
-        cell.replaceChildren(...(color && !j ? [make("span", { class: "fk-swatch", style: `background:${color}` })] : []), text);
+        cell.replaceChildren(text);
+        if (color && !j) cell.prepend(make("span", { class: "fk-swatch", style: `background:${color}` }));
       });
     });
   });
@@ -212,7 +217,8 @@ function canvas(fig, { label, view, draw }) {
   const pad = { box, node, view, handles: [] };
   pad.toData = (event) => {
     const seen = box.getBoundingClientRect(), [left, top, width, height] = view();
-    return [left + (event.clientX - seen.left) / seen.width * width, top + (event.clientY - seen.top) / seen.height * height];
+    const u = (event.clientX - seen.left) / seen.width, v = (event.clientY - seen.top) / seen.height;
+    return [left + u * width, top + v * height];
   };
   fig.onPaint(() => {
     const [left, top, width, height] = view();
@@ -313,7 +319,8 @@ function colorAt(map, value) {
 // The key to a colour map: its two ends named.
 function legend(map, low, high) {
   const stops = map.map((rgb) => `rgb(${rgb})`).join();
-  return make("p", { class: "fk-legend" }, low, make("span", { style: `background:linear-gradient(90deg,${stops})` }), high);
+  const bar = make("span", { style: `background:linear-gradient(90deg,${stops})` });
+  return make("p", { class: "fk-legend" }, low, bar, high);
 }
 
 // A heatmap as a picture of its own size: values run from 0 to top; over a photo, low heat is transparent.
@@ -399,7 +406,8 @@ function decades(low, high) {
 }
 
 // Lines with axes, as SVG. axes(): {x: {min, max, label, format}, y: {..., log}};
-// lines(): [{points: [[x, y]...], color, dash, dot: [x, y], under: points of a shaded area}], marker(): x of a vertical line, or null.
+// lines(): [{points: [[x, y]...], color, dash, dot: [x, y], under: points of a shaded area}];
+// marker(): x of a vertical line, or null.
 // onPick(x): the reader clicks or drags across; give the same thing to the keyboard through a slider.
 function plot(fig, { label, height = 260, axes, lines, marker = () => null, onPick }) {
   const box = make("div", { class: "fk-plot" + (onPick ? " fk-pick" : "") });
@@ -410,12 +418,12 @@ function plot(fig, { label, height = 260, axes, lines, marker = () => null, onPi
     const { x, y } = axes(), pad = { left: 54, right: 14, top: 22, bottom: 44 };
     const level = y.log ? Math.log10 : (v) => v;
     const [low, high] = [level(y.min), level(y.max)];
-    const X = (v) => pad.left + (v - x.min) / (x.max - x.min) * (wide - pad.left - pad.right);
-    const Y = (v) => height - pad.bottom - (clamp(level(v), low - 1, high + 1) - low) / (high - low) * (height - pad.top - pad.bottom);
-    scale = { x, pad, wide };
-    const at = (n) => n.toFixed(1);
-    const svg = make("svg", { role: "img", "aria-label": label, height, viewBox: `0 0 ${wide} ${height}` });
     const foot = height - pad.bottom;
+    const X = (v) => pad.left + (v - x.min) / (x.max - x.min) * (wide - pad.left - pad.right);
+    const Y = (v) => foot - (clamp(level(v), low - 1, high + 1) - low) / (high - low) * (foot - pad.top);
+    scale = { x, pad, wide };
+    const at = (n) => n.toFixed(1), centred = { "text-anchor": "middle" };
+    const svg = make("svg", { role: "img", "aria-label": label, height, viewBox: `0 0 ${wide} ${height}` });
     for (const v of ticks(x.min, x.max, wide < 420 ? 4 : 8)) {
       svg.append(make("line", { class: "fk-grid", x1: at(X(v)), x2: at(X(v)), y1: pad.top, y2: foot }),
         make("text", { x: at(X(v)), y: foot + 18, "text-anchor": "middle" }, (x.format ?? String)(v)));
@@ -427,7 +435,7 @@ function plot(fig, { label, height = 260, axes, lines, marker = () => null, onPi
     }
     svg.append(make("path", { class: "fk-axis", d: `M${pad.left} ${pad.top}V${foot}H${wide - pad.right}` }),
       make("text", { x: (pad.left + wide - pad.right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
-      make("text", { transform: `translate(13 ${(pad.top + foot) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
+      make("text", { transform: `translate(13 ${(pad.top + foot) / 2}) rotate(-90)`, ...centred }, y.label));
     const drawn = lines();
     for (const line of drawn) {
       if (line.under) {

@@ -8,7 +8,8 @@ function render({ model, el }) {
   const state = { k: start, all: true, truth: false };
   const fig = figure(el, {
     label: "Predicted landmarks and their heatmaps",
-    help: "Point at a landmark or tap it. With the keyboard: arrow keys on the picture go to the next landmark that way; the slider goes through all in order.",
+    help: "Point at a landmark or tap it. With the keyboard: arrow keys on the picture go to the next landmark that "
+      + "way; the slider goes through all in order.",
   });
   const photo = pictures(fig, [data.image]);
   const heat = points.map(() => null);                            // made when first looked at
@@ -32,12 +33,17 @@ function render({ model, el }) {
       context.transform(...inverse);
       place(context, heatOf(state.k).over, -0.5, -0.5, map_width, map_height);
       context.restore();
-      if (state.truth) for (const p of truth) cross(context, p, { radius: 3.2 * unit, color: "#ffffff", width: 1.3 * unit });
+      const given = { radius: 3.2 * unit, color: "#ffffff", width: 1.3 * unit };
+      if (state.truth) for (const p of truth) cross(context, p, given);
       if (state.all) dots(context, points, { radius: 2.4 * unit, fill: scoreColor });
       const [x, y] = points[state.k];
       context.beginPath();
       context.arc(x, y, 7 * unit, 0, 2 * Math.PI);
-      for (const [color, w] of [["#111", 4.5], ["#fff", 2.2]]) { context.strokeStyle = color; context.lineWidth = w * unit; context.stroke(); }
+      for (const [color, width] of [["#111", 4.5], ["#fff", 2.2]]) {
+        context.strokeStyle = color;
+        context.lineWidth = width * unit;
+        context.stroke();
+      }
     },
   });
   pane(fig, "Photo, landmarks, and the heatmap of the chosen one", pad.box, 320);
@@ -66,13 +72,16 @@ function render({ model, el }) {
     control.value = k;
     const [x, y] = points[k];
     pad.box.setAttribute("aria-valuenow", k);
-    const text = `Landmark ${k}${groupOf(k) && ", " + groupOf(k)}: x ${fixed(x, 1)}, y ${fixed(y, 1)}${scores ? `, score ${fixed(scores[k], 2)}` : ""}`;
+    const name = [`Landmark ${k}`, groupOf(k)].filter(Boolean).join(", ");
+    const text = `${name}: x ${fixed(x, 1)}, y ${fixed(y, 1)}` + (scores ? `, score ${fixed(scores[k], 2)}` : "");
     pad.box.setAttribute("aria-valuetext", text);
     fig.say(text);
     fig.paint();
   };
   const control = slider(fig, { label: "landmark", min: 0, max: points.length - 1, value: start, onInput: choose });
-  toggle(fig, { label: "all landmarks", value: true, color: scores ? undefined : "#ffd23f", onChange: (on) => { state.all = on; } });
+  toggle(fig, {
+    label: "all landmarks", value: true, color: scores ? undefined : "#ffd23f", onChange: (on) => { state.all = on; },
+  });
   if (truth) toggle(fig, { label: "given points", value: false, onChange: (on) => { state.truth = on; } });
 
   const nearest = ([x, y]) => points.reduce((best, [u, v], k) => {
@@ -88,12 +97,17 @@ function render({ model, el }) {
     let best = state.k, least = Infinity;
     points.forEach(([u, v], k) => {
       const along = (u - x) * wx + (v - y) * wy, across = Math.abs((u - x) * wy) + Math.abs((v - y) * wx);
-      if (k !== state.k && along > 1e-6 && across <= along && along + 2 * across < least) { best = k; least = along + 2 * across; }
+      if (along <= 0 || across > along || along + 2 * across >= least) return;
+      best = k;
+      least = along + 2 * across;
     });
     return best;
   };
-  Object.entries({ tabindex: 0, role: "slider", "aria-label": "Landmark chosen on the photo", "aria-valuemin": 0, "aria-valuemax": points.length - 1 })
-    .forEach(([key, value]) => pad.box.setAttribute(key, value));
+  const roles = {
+    tabindex: 0, role: "slider", "aria-label": "Landmark chosen on the photo",
+    "aria-valuemin": 0, "aria-valuemax": points.length - 1,
+  };
+  for (const [key, value] of Object.entries(roles)) pad.box.setAttribute(key, value);
   pad.box.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!way) return;

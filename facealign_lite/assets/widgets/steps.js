@@ -25,15 +25,16 @@ function render({ model, el }) {
     const pad = canvas(fig, {
       label: `Face ${f + 1} with its predicted landmarks`,
       view: () => [-0.5, -0.5, width, height],
-      draw: (context, unit_) => {
+      draw: (context, px) => {
         if (photos[f]) place(context, photos[f], -0.5, -0.5, width, height);
         const now = at(state.t, f);
         if (state.truth) {
           const target = given(f);
-          now.forEach((p, k) => stroke(context, [p, target[k]], { color: "rgba(255,255,255,.75)", width: unit_, rim: null }));
-          dots(context, target, { radius: 1.6 * unit_, fill: "#ffffff" });
+          const thread = { color: "rgba(255,255,255,.75)", width: px, rim: null };
+          now.forEach((p, k) => stroke(context, [p, target[k]], thread));
+          dots(context, target, { radius: 1.6 * px, fill: "#ffffff" });
         }
-        dots(context, now, { radius: 2.3 * unit_, fill: "#ffd23f" });
+        dots(context, now, { radius: 2.3 * px, fill: "#ffd23f" });
       },
     });
     gallery.append(pad.box);
@@ -47,6 +48,8 @@ function render({ model, el }) {
     const [u0, v0] = points[i - 1], [u1, v1] = points[i];
     return v0 + (v1 - v0) * (x - u0) / (u1 - u0);
   };
+  const lossAt = (i, t) => valueAt(series[i].points, steps[t]), errorAt = (t) => `${fixed(errors[t], 2)} ${unit}`;
+  const color = (i) => fig.color(1 + i % 6);
   const all = series.flatMap(({ points }) => points.map(([, v]) => v));
   const last = Math.max(steps.at(-1), ...series.flatMap(({ points }) => points.at(-1)[0]));
   const [least, most] = [Math.min(...all), Math.max(...all)];
@@ -55,10 +58,10 @@ function render({ model, el }) {
     label: "Training loss by step", height: 250,
     axes: () => ({
       x: { min: 0, max: last, label: "step" },
-      y: log ? { min: least * 0.9, max: most * 1.1, label: loss_label, log } : { min: Math.min(0, least), max: most * 1.05, label: loss_label },
+      y: { min: log ? least * 0.9 : Math.min(0, least), max: most * (log ? 1.1 : 1.05), label: loss_label, log },
     }),
     lines: () => series.map(({ points }, i) => ({
-      points, color: fig.color(1 + i % 6), dash: i ? "7 4" : undefined, dot: [steps[state.t], valueAt(points, steps[state.t])],
+      points, color: color(i), dash: i ? "7 4" : undefined, dot: [steps[state.t], lossAt(i, state.t)],
     })),
     marker: () => steps[state.t],
     onPick: (x) => { go(closest(x)); control.value = state.t; },
@@ -68,18 +71,22 @@ function render({ model, el }) {
     right.append(table(fig, {
       caption: "At this step",
       rows: () => [
-        ...series.map(({ name, points }, i) => ({ cells: [name, valueAt(points, steps[state.t]).toPrecision(3)], color: fig.color(1 + i % 6) })),
-        ...(errors ? [{ cells: ["mean error of these faces", `${fixed(errors[state.t], 2)} ${unit}`], strong: true }] : []),
+        ...series.map(({ name }, i) => ({ cells: [name, lossAt(i, state.t).toPrecision(3)], color: color(i) })),
+        ...(errors ? [{ cells: ["mean error of these faces", errorAt(state.t)], strong: true }] : []),
       ],
     }));
   }
   const go = (t) => {
     state.t = t;
-    fig.say(`Step ${steps[t]}: loss ${valueAt(series[0].points, steps[t]).toPrecision(3)}${errors ? `, mean error ${fixed(errors[t], 2)} ${unit}` : ""}`);
+    fig.say(`Step ${steps[t]}: loss ${lossAt(0, t).toPrecision(3)}` + (errors ? `, mean error ${errorAt(t)}` : ""));
   };
-  const control = slider(fig, { label: "training step", min: 0, max: steps.length - 1, value: 0, format: (t) => String(steps[t]), onInput: go });
+  const control = slider(fig, {
+    label: "training step", min: 0, max: steps.length - 1, value: 0, format: (t) => String(steps[t]), onInput: go,
+  });
   if (steps.length > 1) player(fig, control, { fps: 4, onStep: go });
-  if (truth) toggle(fig, { label: "true points", value: true, color: "#ffffff", onChange: (on) => { state.truth = on; } });
+  if (truth) {
+    toggle(fig, { label: "true points", value: true, color: "#ffffff", onChange: (on) => { state.truth = on; } });
+  }
   go(0);
   return fig.stop;
 }

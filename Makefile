@@ -1,0 +1,31 @@
+# make book    run the notebooks that have not run yet and build the book
+# make test    the same, then every test
+# make lab     JupyterLab on the notebooks
+# make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: book test lab claims clean
+book: .venv/ready
+	$(BIN)/python -m book.build
+
+# A book that cannot be built is reported by its tests, after all the others have had their say.
+test: .venv/ready
+	-$(BIN)/python -m book.build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lab: .venv/ready
+	$(BIN)/jupyter lab notebooks
+
+claims: .venv/ready
+	$(BIN)/python -m facealign_lite.evaluation $(PAPER)
+
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
+	$(BIN)/python -m pip check
+	touch $@
+
+clean:
+	rm -rf _build

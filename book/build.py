@@ -1,0 +1,79 @@
+"""``make book``: run the notebooks whose runs no longer fit, write the ledger pages, build the HTML.
+
+With nothing changed since the last build, it only says where the book is.
+"""
+
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+from . import assets, ledgers
+from .executed import ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
+
+INDEX = ROOT / "_build" / "html" / "index.html"
+MARK = ROOT / "_build" / "html.sha256"  # what the HTML was built from
+
+
+def book_fingerprint() -> str:
+    """Hash of all the HTML depends on."""
+    sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json"]
+    files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in ledgers.PAGES]
+    return "\n".join([digest(files), *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
+
+
+def is_built() -> bool:
+    """Whether the HTML stands and was built from what is here now."""
+    return INDEX.exists() and MARK.exists() and MARK.read_text() == book_fingerprint()
+
+
+def run_stale() -> list[str]:
+    """Run the notebooks whose kept runs do not fit, two at a time; returns what went wrong."""
+    stale = [path for path in notebooks() if not is_fresh(path)]
+    kept = len(notebooks()) - len(stale)
+    print(f"notebooks: {kept} kept runs still fit, {len(stale)} to run", *(p.name for p in stale), flush=True)
+    with ProcessPoolExecutor(2) as pool:
+        return [str(e) for job in [pool.submit(_try, path) for path in stale] if (e := job.result())]
+
+
+def _try(path: Path) -> NotebookError | None:
+    try:
+        run(path)
+    except NotebookError as error:
+        return error
+    return None
+
+
+def main() -> int:
+    with ThreadPoolExecutor(1) as aside:
+        fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
+        failures = run_stale()
+        missing = fetching.result()
+    if failures:
+        print(*failures, "The book is not built: mend the cells above.", sep="\n\n", file=sys.stderr)
+        return 1
+    if missing:
+        print(
+            f"Built without the scripts that draw formulas and move the figures, because: {missing}\n"
+            "Install Node.js, or open the notebooks with `make lab`, to see them at work.",
+            file=sys.stderr,
+        )
+    if is_built():
+        print("Nothing has changed since the book was built.")
+    else:
+        MARK.unlink(missing_ok=True)
+        before = book_fingerprint()
+        hand_over()
+        ledgers.write()
+        command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
+        done = subprocess.run(command, check=False)
+        if done.returncode:
+            print("The book is not built: mend the warnings above.", file=sys.stderr)
+            return done.returncode
+        MARK.write_text(before)
+    print(f"Open the book: {INDEX.as_uri()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Train the weights that the library ships, on rendered faces only.
 
-    python tools/train_zoo.py hourglass [--faces 20000] [--steps 9000] [--device auto]
+    python tools/train_zoo.py hourglass [--faces 18000] [--steps 8000] [--device auto]
 
 Renders the training faces once into ``_build/faces``, trains with checkpoints in ``_build/zoo`` (a killed run goes on
 where it stopped), and writes ``facealign_lite/assets/weights/<name>.safetensors`` and ``results/training_<name>.json``.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from facealign_lite import zoo
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import write_record
+from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, fit
@@ -43,17 +43,17 @@ def train_hourglass(arguments: argparse.Namespace) -> None:
     facts = dict(what="lite stacked hourglass, 68 landmarks, rendered faces only",
                  data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, seed={TRAIN_SEED})", seeds=[0],
                  budget=dict(steps=config.steps, batch_size=config.batch_size, images=config.steps * config.batch_size),
-                 device=arguments.device, seconds=time.time() - start,
+                 commit=commit(), device=describe_device(arguments.device), seconds=time.time() - start,
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
     zoo.save(model, zoo.FOLDER / "hourglass.safetensors", {k: v for k, v in facts.items() if k != "figures"})
-    write_record("training_hourglass", **facts)
+    write_record("training_hourglass", facts)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=["hourglass"])
-    parser.add_argument("--faces", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--faces", type=int, default=18_000)
+    parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "off"])
     parser.add_argument("--workers", type=int, default=2, help="processes that render")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .paint import clouds, sample
+from .paint import clouds
 from .parts import Parts
 from .scene import Scene
 from .view import View
@@ -15,7 +15,8 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     """(size, size, 3) a gradient or a cloud, with shapes strewn over it and, mostly, out of focus."""
     kind = rng.integers(3)
     if kind == 0:
-        image = cv2.resize(rng.uniform(0, 255, (2, 2, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+        corners = rng.uniform(0, 255, (2, 2, 3)).astype(np.float32)
+        image = cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
     elif kind == 1:
         cloud = _cloud(rng, size)
         image = rng.uniform(20, 220, 3) + cloud[..., None] * rng.uniform(-40, 40, 3)
@@ -65,7 +66,7 @@ def _int(point: np.ndarray) -> tuple[int, int]:
     return int(x), int(y)
 
 
-# ---- worn on the face --------------------------------------------------------------------------------------------------
+# ---- worn on the face -----------------------------------------------------------------------------------------------
 
 def wear_mask(rng: np.random.Generator, neutral: np.ndarray, colour: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """Paint a surgical mask over mouth and nostrils; returns (n,) 0/1 where it lies."""
@@ -73,7 +74,8 @@ def wear_mask(rng: np.random.Generator, neutral: np.ndarray, colour: np.ndarray,
     top = rng.uniform(6.95, 7.15) - 0.25 * x
     worn = skin & (y < top) & (y > 6.28 + 0.35 * x) & (z > 0.45)
     strap = skin & (np.abs(y - (6.95 - 0.05 * x)) < 0.012) & (z <= 0.5) & (z > -0.1)
-    cloth = np.array([(150, 185, 205), (235, 235, 235), (30, 30, 34), rng.uniform(20, 230, 3)][rng.integers(4)], np.float32)
+    cloths = [(150, 185, 205), (235, 235, 235), (30, 30, 34), rng.uniform(20, 230, 3)]
+    cloth = np.array(cloths[rng.integers(4)], np.float32)
     pleats = 1 - 0.12 * (np.sin(y * rng.uniform(45, 75)) > 0.75)
     colour[worn] = cloth * pleats[worn, None]
     colour[strap] = cloth
@@ -93,7 +95,8 @@ def wear_headband(scene: Scene, neutral: np.ndarray, pixels: np.ndarray, image: 
     flat[here] = cloth * (flat[here].mean(1, keepdims=True) / max(float(flat[here].mean()), 1.0) if band.any() else 1)
 
 
-def wear_glasses(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, image: np.ndarray, covered: np.ndarray) -> None:
+def wear_glasses(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, image: np.ndarray,
+                 covered: np.ndarray) -> None:
     """Frames as curves in front of the eyes, projected; clear, reflecting or dark lenses."""
     rng = scene.stream("glasses")
     if rng.random() >= scene.style.glasses:
@@ -141,7 +144,7 @@ def wear_glasses(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, i
                       cv2.LINE_AA, 3)
 
 
-# ---- in front of the face -----------------------------------------------------------------------------------------------
+# ---- in front of the face -------------------------------------------------------------------------------------------
 
 def occlude(scene: Scene, skin: np.ndarray, image: np.ndarray, covered: np.ndarray) -> None:
     """Hands, cups, microphones, boards, black boxes: shaded, textured shapes between camera and face."""

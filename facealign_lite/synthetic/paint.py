@@ -20,7 +20,8 @@ from .view import gaze_direction
 SKIN_TONES = np.array([(222, 180, 150), (198, 152, 120), (180, 130, 95), (150, 100, 70), (115, 75, 50), (85, 55, 38),
                        (230, 192, 165)], np.float32)
 SKIN_CHANCES = [0.24, 0.20, 0.15, 0.10, 0.08, 0.07, 0.16]
-HAIR_TONES = np.array([(22, 20, 20), (55, 38, 28), (95, 65, 45), (165, 130, 90), (120, 75, 60), (170, 165, 165)], np.float32)
+HAIR_TONES = np.array([(22, 20, 20), (55, 38, 28), (95, 65, 45), (165, 130, 90), (120, 75, 60), (170, 165, 165)],
+                      np.float32)
 HAIR_CHANCES = [0.36, 0.27, 0.13, 0.09, 0.03, 0.12]
 IRIS_TONES = np.array([(60, 45, 30), (100, 70, 40), (80, 110, 120), (70, 110, 90)], np.float32)
 HAIR_KINDS = ("bald", "buzz", "short", "mid", "long")
@@ -190,7 +191,8 @@ def surface(parts: Parts, shell: Shell, fragments: Fragments, normals: np.ndarra
     normal = unit(a[:, :3].copy())
     normal *= np.where(normal[:, 2:] < -0.05, -1, 1).astype(np.float32)
     around = np.arctan2(a[:, 3], a[:, 5] - 0.2) / 6.283
-    return Surface(normal, a[:, 3:6], a[:, 6], a[:, 7], a[:, 8], a[:, 9], materials[fragments.triangles], a[:, 4], around)
+    material = materials[fragments.triangles]
+    return Surface(normal, a[:, 3:6], a[:, 6], a[:, 7], a[:, 8], a[:, 9], material, a[:, 4], around)
 
 
 @dataclass(frozen=True)
@@ -233,13 +235,16 @@ def paint_skin(parts: Parts, scene: Scene, s: Surface, tones: Palette) -> np.nda
     mix(colour, rng.uniform(0, 0.2) * np.exp(-((x - 0.4) ** 2 + (y - 6.98) ** 2) / 0.04), blush)
     mix(colour, rng.uniform(0, 0.15) * np.exp(-(x**2 + (y - 7.0) ** 2) / 0.02), blush)
     lipstick = rng.random() < 0.3 * (1 - 0.8 * scene.male)
-    bare_lips, painted_lips = skin * rng.uniform([0.8, 0.5, 0.6], [1, 0.75, 0.85]), rng.uniform([100, 20, 30], [190, 80, 90])
+    bare_lips = skin * rng.uniform([0.8, 0.5, 0.6], [1, 0.75, 0.85])
+    painted_lips = rng.uniform([100, 20, 30], [190, 80, 90])
     mix(colour, np.clip(s.lips * 1.2, 0, 1) * rng.uniform(0.35, 1), painted_lips if lipstick else bare_lips)
 
     # lids: a dark upper line (lashes, liner), a fold above it, a pale line and a bag below
     eyes = np.flatnonzero((y > 7.15) & (y < 7.65) & (x < 0.65))
     ex, ey = x[eyes], y[eyes]
-    upper, lower = (parts.head.points(parts.head.neutral[:, :2], *parts.head.contour(f"left_eye_{lid}_lid"))[::3] for lid in ("upper", "lower"))
+    head = parts.head
+    flat = head.neutral[:, :2]
+    upper, lower = (head.points(flat, *head.contour(f"left_eye_{lid}_lid"))[::3] for lid in ("upper", "lower"))
     area = colour[eyes]
     up, low = distance_to_curve(ex, ey, upper), distance_to_curve(ex, ey, lower)
     mix(area, np.clip(1 - up / rng.uniform(0.015, 0.035), 0, 1) * rng.uniform(0.2, 0.9),
@@ -272,7 +277,8 @@ def paint_skin(parts: Parts, scene: Scene, s: Surface, tones: Palette) -> np.nda
     away = distance_to_curve(x[brows], y[brows], curve)
     area = colour[brows]
     dark = np.minimum(hair * rng.uniform(0.5, 1), skin * 0.7) if rng.random() < 0.8 else skin * rng.uniform(0.25, 0.5)
-    mix(area, np.clip((half * 1.25 - away) / (half * 0.7), 0, 1) * np.clip(0.75 + 0.35 * fibre[brows], 0, 1) * density, dark)
+    hairs = np.clip(0.75 + 0.35 * fibre[brows], 0, 1) * density
+    mix(area, np.clip((half * 1.25 - away) / (half * 0.7), 0, 1) * hairs, dark)
     colour[brows] = area
 
     if scene.male > 0.45 and rng.random() < scene.style.beard:
@@ -295,7 +301,8 @@ def _beard(rng: np.random.Generator, s: Surface, x: np.ndarray, y: np.ndarray, f
     return area[kind] * (1 - np.clip(s.lips * 1.5, 0, 1)) * strength
 
 
-def _clothe(rng: np.random.Generator, colour: np.ndarray, s: Surface, x: np.ndarray, y: np.ndarray, fine: np.ndarray) -> None:
+def _clothe(rng: np.random.Generator, colour: np.ndarray, s: Surface, x: np.ndarray, y: np.ndarray,
+            fine: np.ndarray) -> None:
     """A collar of any colour on what shows of the shoulders."""
     neckline = 0.4 * np.clip(0.35 - x, 0, 1) * (rng.random() < 0.6)
     cloth = y < rng.uniform(5.85, 6.25) + (s.neutral[:, 2] < 0.3) * 0.15 - neckline
@@ -306,7 +313,8 @@ def _clothe(rng: np.random.Generator, colour: np.ndarray, s: Surface, x: np.ndar
 def paint_eyes(parts: Parts, scene: Scene, s: Surface, light: np.ndarray) -> np.ndarray:
     """(n, 3): white, iris where the gaze leaves the ball, pupil, a highlight, the shade of the upper lid."""
     rng = scene.stream("eyes")
-    right, left = (parts.head.neutral[ids].mean(0) for ids in (parts.head.right_eye_vertices, parts.head.left_eye_vertices))
+    head = parts.head
+    right, left = (head.neutral[ids].mean(0) for ids in (head.right_eye_vertices, head.left_eye_vertices))
     centers = np.where(s.neutral[:, :1] > 0, left, right)
     ray = s.neutral - centers
     ray = unit(ray)

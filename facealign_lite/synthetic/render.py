@@ -11,12 +11,21 @@ import cv2
 import numpy as np
 
 from . import clutter
-from .paint import (Palette, Shell, Surface, clouds, grow_hair, paint_eyes, paint_hair, paint_skin, palette, sample,
-                    surface)
+from .paint import (
+    Palette,
+    Shell,
+    Surface,
+    grow_hair,
+    paint_eyes,
+    paint_hair,
+    paint_skin,
+    palette,
+    surface,
+)
 from .parts import CAP, EYE, HAIR, LASHES, SKIN, TEETH, TONGUE, Parts
-from .raster import Fragments, lit, rasterize
+from .raster import lit, rasterize
 from .scene import Scene
-from .view import View, shape
+from .view import View
 
 SUPERSAMPLE = 2
 DEPTH_SLACK = 0.06       # head units: a landmark this close behind the first surface counts as seen
@@ -45,7 +54,8 @@ def draw_light(scene: Scene, tones: Palette) -> Light:
     fill = np.array([rng.normal(0, 1), rng.normal(0, 0.4), 0.4])
     tint = np.exp(rng.normal(0, 0.22 if hard else 0.06, 3))
     level = rng.uniform(60, 200) if hard else rng.uniform(90, 185)
-    key, fill, tint = (v.astype(np.float32) for v in (key / np.linalg.norm(key), fill / np.linalg.norm(fill), tint / tint.mean()))
+    key, fill = (v.astype(np.float32) / np.float32(np.linalg.norm(v)) for v in (key, fill))
+    tint = (tint / tint.mean()).astype(np.float32)
     return Light(key, rng.uniform(0.7, 1.3) if hard else rng.uniform(0.4, 0.9),
                  rng.uniform(0, 0.3) if hard else rng.uniform(0, 0.75), 0.0 if hard else rng.uniform(0, 0.3),
                  rng.uniform(0.08, 0.35) if hard else rng.uniform(0.25, 0.75), fill,

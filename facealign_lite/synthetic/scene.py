@@ -20,14 +20,15 @@ ORIGINS = ("african", "asian", "caucasian")
 GENDERS = ("male", "female")
 DIRECTIONS = ("-decr", "-incr", "-up", "-down", "-in", "-out", "-backward", "-forward", "-concave", "-convex",
               "-compress", "-uncompress")
-# MakeHuman's mean face against mean landmarks of photos: full lips, a low nose tip, and in turned views a brow ridge too
-# far back and a mouth too far forward; these weights join every identity
+# MakeHuman's mean face against mean landmarks of photos: full lips, a low nose tip, and in turned views a brow ridge
+# too far back and a mouth too far forward; these weights join every identity
 PROPORTIONS = {
     "eyebrows/eyebrows-trans-forward": 0.4, "mouth/mouth-trans-backward": 0.6, "mouth/mouth-trans-up": 0.15,
     "mouth/mouth-scale-vert-decr": 0.6, "mouth/mouth-lowerlip-height-decr": 0.5, "nose/nose-greek-incr": 0.3,
     "nose/nose-point-up": 0.4, "chin/chin-prognathism-incr": 0.6}
-LEFT_OUT = ("ear-shape", "head/head-trans", "neck/measure-neck-height", "head/head-scale-horiz", "head/head-scale-depth",
-            "head/head-back-scale-depth")  # these turn skulls into eggs or move the head, not the face
+# these turn skulls into eggs, or move the head and not the face
+LEFT_OUT = ("ear-shape", "head/head-trans", "neck/measure-neck-height", "head/head-scale-horiz",
+            "head/head-scale-depth", "head/head-back-scale-depth")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def draw(seed: int, index: int, style: Style = Style()) -> Scene:
     pitch = rng.uniform(-style.pitch, style.pitch) if rng.random() < 0.15 else rng.normal(2, 9)
     roll = rng.uniform(-style.roll, style.roll) if rng.random() < 0.15 else rng.normal(0, 8)
     return Scene(
-        seed=(seed, index), style=style, weights=weights, widen=float(rng.uniform(-0.01, 0.13)), broaden=float(rng.uniform(0.0, 0.36)),
+        seed=(seed, index), style=style, weights=weights, widen=float(rng.uniform(-0.01, 0.13)),
+        broaden=float(rng.uniform(0.0, 0.36)),
         chin=float(rng.uniform(-0.04, 0.06)),
         lengthen=float(rng.uniform(-0.035, 0.105)), male=male, age=age,
         brow=brow, gaze=gaze, yaw=float(np.clip(yaw, -style.yaw, style.yaw)),
@@ -180,6 +182,7 @@ def _local_families() -> list[list[list[str]]]:
 SMILE = ("mouthSmileLeft", "mouthSmileRight")
 TEETH = ("mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight")
 SNEER = ("mouthUpperUpLeft", "mouthUpperUpRight", "cheekSquintLeft", "cheekSquintRight")
+CLOSED = 0.65            # of the blink target: there the lids meet, beyond it they cross
 NOT_ALONE = ("eyeLook", "eyeBlink", "tongue", "mouthClose", "jaw")   # mouthClose needs jawOpen
 
 
@@ -204,11 +207,12 @@ def _expression(rng: np.random.Generator, weights: dict[str, float]) -> float:
     if rng.random() < 0.15:
         _add(weights, (str(rng.choice(["jawLeft", "jawRight"])),), rng.uniform(0.1, 0.7))
     lids = rng.uniform(0.5, 1) if rng.random() < 0.08 else max(0.0, rng.normal(0.08, 0.15))
-    _add(weights, ("eyeBlinkLeft", "eyeBlinkRight"), min(lids, 1.0))
+    _add(weights, ("eyeBlinkLeft", "eyeBlinkRight"), min(lids, CLOSED))
     return max(weights[name] for name in set(weights) - neutral)
 
 
-def _add(weights: dict[str, float], names: Iterable[str], strength: float, rng: np.random.Generator | None = None) -> None:
+def _add(weights: dict[str, float], names: Iterable[str], strength: float,
+         rng: np.random.Generator | None = None) -> None:
     """Add ``strength`` to the named targets, with a little asymmetry where a generator is given."""
     for name in names:
         weights[name] = weights.get(name, 0.0) + strength * (rng.uniform(0.8, 1.2) if rng else 1.0)

@@ -17,6 +17,7 @@ from .scene import Scene
 
 BROW_SAMPLES = 25        # points of a dense brow contour; every sixth is a landmark
 OUTER_CORNERS = (36, 45)
+TOUCHING_LIPS = ((61, 67), (62, 66), (63, 65))  # inner lips: pressed together the meshes cross, lips do not
 # where along its side of the outline each jaw landmark sits, from the eye's height (0) to the chin (1): means over
 # annotated photos, frontal, and both sides of faces turned by about 24 degrees
 JAW_ARCS = np.array([0, 0.128, 0.248, 0.363, 0.492, 0.617, 0.720, 0.841])
@@ -74,7 +75,7 @@ class Annotation:
 
 
 def shape(parts: Parts, scene: Scene) -> np.ndarray:
-    """The deformed head, (V, 3) float32: morph targets, and the proportions of the face drawn freely around the eyes."""
+    """The deformed head, (V, 3) float32: morph targets, then the face's proportions drawn freely around the eyes."""
     head = parts.head
     vertices = head.morph(scene.weights)
     side = np.abs(head.neutral[:, 0])
@@ -110,7 +111,10 @@ def _annotate(parts: Parts, scene: Scene, vertices: np.ndarray, view: View) -> A
     points = head.points(camera, head.landmarks68_ids, head.landmarks68_weights)         # (68, 3)
     brow, other = (smooth(parts.on_brow(scene.brow.curve(BROW_SAMPLES) * [side, 1], camera), BROW_SMOOTHING)
                    for side in (1, -1))
-    points[17:22], points[22:27] = other[::-6], brow[::6]        # 300-W: right brow from outside in, left from inside out
+    points[17:22], points[22:27] = other[::-6], brow[::6]        # right brow from outside in, left from inside out
+    for upper, lower in TOUCHING_LIPS:
+        if (points[upper] - points[lower]) @ view.rotation[:, 1] < 0:
+            points[[upper, lower]] = points[[upper, lower]].mean(0)
     flat = plane(points)
     jaw = visible_jaw(parts, scene, vertices, view, corners=flat[list(OUTER_CORNERS)])
     flat[:17] = jaw_landmarks(jaw, scene.yaw)
@@ -126,7 +130,8 @@ def _annotate(parts: Parts, scene: Scene, vertices: np.ndarray, view: View) -> A
 
 # ---- the chin: an occluding contour ---------------------------------------------------------------------------------
 
-def visible_jaw(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def visible_jaw(parts: Parts, scene: Scene, vertices: np.ndarray, view: View,
+                corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The outline of jaw and chin that this view shows: two polylines (M, 2), image left then right, chin shared.
 
     Half planes through a point inside the jaw cut the face in sections, one each few degrees from ear to ear. On each
@@ -138,8 +143,9 @@ def visible_jaw(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, co
         corners: (2, 2) outer eye corners, right and left, on the camera's plane.
     """
     head = parts.head
-    nose, neutral_nose = (head.points(v, head.landmarks68_ids[33], head.landmarks68_weights[33]) for v in (vertices, head.neutral))
-    inside = plane(view.to_camera(head.jaw_center + 0.7 * (nose - neutral_nose)))
+    nose = head.landmarks68_ids[33], head.landmarks68_weights[33]
+    moved = head.points(vertices, *nose) - head.points(head.neutral, *nose)
+    inside = plane(view.to_camera(head.jaw_center + 0.7 * moved))
     camera = view.to_camera(parts.jaw_crossings(vertices))                     # (S, 3), all sections one after another
     flat = plane(camera)
     # outward direction of each section in the image: its angle on the neutral face, turned by the roll
@@ -160,7 +166,8 @@ def visible_jaw(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, co
     across = np.linalg.norm(corners[1] - corners[0])
     turned = np.sin(np.deg2rad(scene.yaw))
     sides = []
-    for side, corner, away in ((outline[:middle + 1], corners[0], -turned), (outline[middle:][::-1], corners[1], turned)):
+    right, left = outline[:middle + 1], outline[middle:][::-1]
+    for side, corner, away in ((right, corners[0], -turned), (left, corners[1], turned)):
         corner = corner + across * (JAW_START + JAW_START_AWAY * max(0.0, away)) * down
         below = np.flatnonzero((side - corner) @ down > 0)
         start = below[0] if len(below) else 0

@@ -16,7 +16,6 @@ from facealign_lite.nets import (
     landmark_loss,
     mse_loss,
     parameter_count,
-    soft_argmax,
     to_grey,
 )
 
@@ -126,19 +125,6 @@ def test_gradients_are_right_and_finite(loss):
         assert value.isfinite() and logits.grad.isfinite().all()
     with pytest.raises(ValueError, match="landmarks"):
         loss([torch.zeros(3, 4, 4, 4)], batch)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9))
-def test_soft_argmax_is_the_mean_position(seed, height, width):
-    logits = torch.randn(2, height, width, generator=torch.manual_seed(seed)) * 2
-    weight = torch.softmax(logits.double().flatten(1), 1).view_as(logits).numpy()
-    y, x = np.mgrid[:height, :width]
-    wanted = np.stack([(weight * x).sum((1, 2)), (weight * y).sum((1, 2))], -1)
-    np.testing.assert_allclose(soft_argmax(logits).numpy(), wanted, atol=1e-5)
-    mirrored = soft_argmax(logits.flip(-1))
-    np.testing.assert_allclose(mirrored[:, 0], width - 1 - wanted[:, 0], atol=1e-5)
-    torch.testing.assert_close(soft_argmax(logits + 1000.0), soft_argmax(logits), atol=1e-3, rtol=0)
 
 
 def test_grey_is_opencvs():

@@ -144,6 +144,7 @@ def read_cofw(path: str | Path, part: str = "test") -> list[Sample]:
     Raises:
         ImportError: if h5py is not installed.
     """
+    path = _file(path)
     try:
         import h5py
     except ImportError as error:
@@ -152,7 +153,11 @@ def read_cofw(path: str | Path, part: str = "test") -> list[Sample]:
     if end is None:
         raise ValueError(f"part must be 'train' or 'test', got {part!r}")
     samples = []
-    with h5py.File(_file(path)) as file:
+    try:
+        file = h5py.File(path)
+    except OSError as error:
+        raise ValueError(f"{path} must be a MATLAB v7.3 (HDF5) file: {error}") from error
+    with file:
         for name in (f"phis{end}", f"Is{end}"):
             if name not in file:
                 raise ValueError(f"{path}: wanted a variable {name}, got {sorted(file)}")

@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from facealign_lite.heatmaps import decode, to_heatmap
+
 
 def soft_argmax(logits: Tensor) -> Tensor:
-    """Expectation of the pixel position under the softmax of each map: (..., H, W) -> (..., 2), map pixels."""
-    height, width = logits.shape[-2:]
-    weight = logits.float().flatten(-2).softmax(-1).unflatten(-1, (height, width))
-    x = torch.arange(width, device=logits.device, dtype=torch.float32)
-    y = torch.arange(height, device=logits.device, dtype=torch.float32)
-    return torch.stack([weight.sum(-2) @ x, weight.sum(-1) @ y], -1)
+    """The points that the network says: mean place under the softmax of each map, (..., K, H, W) -> (..., K, 2)."""
+    return decode(logits, "soft_argmax")
 
 
 def landmark_loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], sigma: float = 1.2,
@@ -56,13 +54,12 @@ def mse_loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], sigma: floa
 
 
 def _on_the_map(heatmaps: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Landmarks of the batch in heatmap pixels: q = (p + 0.5) * s - 0.5."""
-    size, landmarks = batch["image"].shape[-2:], batch["landmarks"]
+    """Landmarks of the batch in heatmap pixels."""
+    landmarks = batch["landmarks"]
     if heatmaps.shape[:2] != landmarks.shape[:2]:
         raise ValueError(f"landmarks must be (B, K) = {tuple(heatmaps.shape[:2])} like the heatmaps, "
                          f"got {tuple(landmarks.shape)}")
-    scale = landmarks.new_tensor([heatmaps.shape[-1] / size[1], heatmaps.shape[-2] / size[0]])
-    return (landmarks + 0.5) * scale - 0.5
+    return to_heatmap(landmarks, tuple(batch["image"].shape[-2:]), tuple(heatmaps.shape[-2:]))
 
 
 def _gauss(centre: Tensor, size: int, sigma: float) -> Tensor:

@@ -1,0 +1,280 @@
+"""Every reader on a fixture that this file writes, and on every way to damage it."""
+
+import sys
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from facealign_lite import data
+from facealign_lite.data import (
+    inventory,
+    inventory_table,
+    load_image,
+    read_300vw,
+    read_300w,
+    read_aflw,
+    read_aflw2000,
+    read_cofw,
+    read_csv,
+    read_helen,
+    read_images,
+    read_pts,
+    read_wflw,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def points(count):
+    return RNG.uniform(5, 60, (count, 2)).round(3)
+
+
+def picture(path, size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((size, size, 3), 99, np.uint8))
+
+
+def pts_text(landmarks, version="version: 1", end="}"):
+    return "\n".join([version, f"n_points:  {len(landmarks)}", "{", *(f"{x} {y}" for x, y in landmarks + 1), end, ""])
+
+
+def check(sample, landmarks, markup):
+    np.testing.assert_allclose(sample.landmarks, landmarks, atol=1e-6)
+    np.testing.assert_allclose(sample.box, [*landmarks.min(0), *landmarks.max(0)], atol=1e-6)
+    assert sample.markup == markup and load_image(sample.image).shape[:2] == (8, 8)
+
+
+def test_300w(tmp_path):
+    first, second = points(68), points(68)
+    for name, landmarks, end in (("afw/one", first, ".jpg"), ("ibug/two", second, ".png")):
+        picture(tmp_path / f"{name}{end}")
+        (tmp_path / f"{name}.pts").write_text(pts_text(landmarks))
+    one, two = read_300w(tmp_path)
+    check(one, first, "68")
+    check(two, second, "68")
+    assert (one.tags["set"], two.tags["set"]) == ("afw", "ibug")
+
+
+@pytest.mark.parametrize("damage, line", [
+    (lambda t: t.replace("n_points", "points"), "line 1"), (lambda t: "", "line 1"),
+    (lambda t: t.replace("}", ""), "line 71"), (lambda t: "\n".join(t.splitlines()[:50] + ["}"]), "line 51"),
+    (lambda t: t.replace(t.splitlines()[9], "1.0"), "line 10"),
+    (lambda t: t.replace(t.splitlines()[9], "1 nan"), "line 10"),
+    (lambda t: t.replace(t.splitlines()[9], "1 two"), "line 10"),
+], ids=["head", "empty", "end", "short file", "short line", "nan", "word"])
+def test_a_damaged_pts_is_named_with_its_line(tmp_path, damage, line):
+    path = tmp_path / "face.pts"
+    path.write_text(damage(pts_text(points(68))))
+    with pytest.raises(ValueError, match=f"face.pts, {line}:"):
+        read_pts(path)
+
+
+def test_pts_of_another_markup_or_without_image_are_named(tmp_path):
+    picture(tmp_path / "face.png")
+    (tmp_path / "face.pts").write_text(pts_text(points(39)))
+    with pytest.raises(ValueError, match="face.pts.*68"):
+        read_300w(tmp_path)
+    (tmp_path / "face.png").unlink()
+    (tmp_path / "face.pts").write_text(pts_text(points(68)))
+    with pytest.raises(ValueError, match="face.pts.*no image"):
+        read_300w(tmp_path)
+
+
+def test_300vw_and_its_frames(tmp_path):
+    landmarks = points(68)
+    annotation = tmp_path / "001" / "annot" / "000001.pts"
+    annotation.parent.mkdir(parents=True)
+    annotation.write_text(pts_text(landmarks))
+    with pytest.raises(ValueError, match="extract_frames"):
+        read_300vw(tmp_path)
+    writer = cv2.VideoWriter(str(tmp_path / "vid.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 64))
+    for level in (0, 120, 240):
+        writer.write(np.full((64, 64, 3), level, np.uint8))
+    writer.release()
+    assert data.extract_frames(tmp_path / "vid.avi", tmp_path / "001" / "frames") == 3
+    assert load_image(tmp_path / "001" / "frames" / "000002.png").mean() == pytest.approx(120, abs=4)
+    sample, = read_300vw(tmp_path)
+    np.testing.assert_allclose(sample.landmarks, landmarks, atol=1e-6)
+    assert sample.tags == {"video": "001", "frame": 1}
+    with pytest.raises(ValueError, match="none.avi"):
+        data.extract_frames(tmp_path / "none.avi", tmp_path / "f")
+
+
+def wflw(tmp_path, landmarks, flags="1 0 0 1 0 1", name="4--Dancing/a b.jpg", extra=""):
+    picture(tmp_path / "images" / "4--Dancing" / "a b.jpg")
+    numbers = " ".join(map(str, landmarks.ravel()))
+    (tmp_path / "list.txt").write_text(f"{numbers} 1 2 30 40 {flags} {name}{extra}\n\n")
+    return tmp_path / "list.txt", tmp_path / "images"
+
+
+def test_wflw(tmp_path):
+    landmarks = points(98)
+    sample, = read_wflw(*wflw(tmp_path, landmarks))
+    check(sample, landmarks, "98")
+    assert sample.tags == {"pose": True, "expression": False, "illumination": False, "make_up": True,
+                           "occlusion": False, "blur": True, "given_box": (1, 2, 30, 40)}
+
+
+@pytest.mark.parametrize("kind, seen", [({"flags": "1 0 0"}, "words|numbers"), ({"flags": "1 0 0 x 0 1"}, "numbers"),
+                                        ({"name": "gone.jpg"}, "no image"), ({"extra": "\n1 2 3"}, "line 2")])
+def test_a_damaged_wflw_line_is_named(tmp_path, kind, seen):
+    with pytest.raises(ValueError, match=f"list.txt, line [12].*({seen})|list.txt, {seen}"):
+        read_wflw(*wflw(tmp_path, points(98), **kind))
+
+
+def test_helen(tmp_path):
+    landmarks = points(194)
+    picture(tmp_path / "images" / "123_1.jpg")
+    annotation = tmp_path / "annotation" / "1.txt"
+    annotation.parent.mkdir()
+    lines = ["123_1", *(f"{x} , {y}" for x, y in landmarks)]
+    annotation.write_text("\n".join(lines))
+    sample, = read_helen(annotation.parent, tmp_path / "images")
+    check(sample, landmarks, "194")
+    for damaged, seen in ((lines[:-1], "194"), ([*lines[:5], "3 4", *lines[6:]], "line 6"),
+                          (["gone", *lines[1:]], "gone"), ([], "194|no image")):
+        annotation.write_text("\n".join(damaged))
+        with pytest.raises(ValueError, match=f"1.txt.*({seen})"):
+            read_helen(annotation.parent, tmp_path / "images")
+
+
+def test_csv(tmp_path):
+    landmarks = points(68)
+    picture(tmp_path / "images" / "a.png")
+    head = ["image", "identity", *(f"{c}{i}" for i in range(68) for c in "xy")]
+    row = ["a.png", "Someone", *map(str, landmarks.ravel())]
+    table = tmp_path / "val.csv"
+    table.write_text("\n".join(map(",".join, [head, row])))
+    sample, = read_csv(table)
+    check(sample, landmarks, "68")
+    assert sample.tags == {"identity": "Someone"}
+    for damaged, seen in (([head, row[:-1]], "line 2"), ([head, ["a.png", "S", "nan", *row[3:]]], "line 2"),
+                          ([head, ["b.png", *row[1:]]], "line 2.*no image"), ([head[1:], row[1:]], "line 1"),
+                          ([head[:-2], row[:-2]], "no markup of 67"), ([head], "none"), ([], "line 1")):
+        table.write_text("\n".join(map(",".join, damaged)))
+        with pytest.raises(ValueError, match=f"val.csv.*{seen}"):
+            read_csv(table)
+    table.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(ValueError, match=r"val\.csv"):
+        read_csv(table)
+
+
+def cofw(path, landmarks, hidden, end):
+    """As MATLAB saves it: arrays transposed, images behind references."""
+    with h5py.File(path, "w") as file:
+        table = np.concatenate([landmarks[:, 0] + 1, landmarks[:, 1] + 1, hidden])
+        file[f"phis{end}"] = np.stack([table, table + 0]).T
+        images = [np.full((8, 8), 99, np.uint8), np.arange(96, dtype=np.uint8).reshape(3, 4, 8)]
+        file[f"Is{end}"] = np.array([[file.create_dataset(f"#refs#/{i}", data=image).ref
+                                      for i, image in enumerate(images)]], h5py.ref_dtype)
+
+
+def test_cofw(tmp_path):
+    landmarks, hidden = points(29), RNG.integers(0, 2, 29)
+    cofw(tmp_path / "COFW_test.mat", landmarks, hidden, "T")
+    grey, colour = read_cofw(tmp_path / "COFW_test.mat")
+    check(grey, landmarks, "29")
+    np.testing.assert_array_equal(grey.visibility, hidden == 0)
+    assert colour.image.shape == (8, 4, 3) and colour.image[3, 1].tolist() == [11, 43, 75]      # [c, x, y] as saved
+    with pytest.raises(ValueError, match="phisTr"):
+        read_cofw(tmp_path / "COFW_test.mat", "train")
+    with pytest.raises(ValueError, match="part"):
+        read_cofw(tmp_path / "COFW_test.mat", "val")
+    cofw(tmp_path / "COFW_train.mat", landmarks * np.nan, hidden, "Tr")
+    with pytest.raises(ValueError, match="COFW_train.mat, face 1"):
+        read_cofw(tmp_path / "COFW_train.mat", "train")
+    (tmp_path / "COFW_test.mat").write_bytes(b"not HDF5")
+    with pytest.raises(ValueError, match="COFW_test.mat"):
+        read_cofw(tmp_path / "COFW_test.mat")
+
+
+def test_cofw_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "COFW_test.mat").touch()
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match="pip install h5py"):
+        read_cofw(tmp_path / "COFW_test.mat")
+
+
+def aflw(tmp_path, table, count=3, **change):
+    names = np.empty((count, 1), object)
+    for i in range(count):
+        picture(tmp_path / "images" / f"{i}.jpg")
+        names[i, 0] = f"{i}.jpg"
+    content = {"bbox": np.tile([1.0, 31, 2, 42], (count, 1)), "data": table, "nameList": names,
+               "mask_new": np.array([[1.0] * 19, [0.0] + [1.0] * 18, [1.0] * 19]), "ra": np.array([[3, 1, 2]])} | change
+    savemat(tmp_path / "AFLWinfo_release.mat", {k: v for k, v in content.items() if v is not None})
+    return tmp_path / "AFLWinfo_release.mat", tmp_path / "images"
+
+
+def test_aflw(tmp_path):
+    faces = [points(19) for _ in range(3)]
+    table = np.stack([f.T.ravel() + 1 for f in faces])
+    where = aflw(tmp_path, table)
+    samples = read_aflw(*where, "train")
+    for sample, index in zip(samples, (2, 0, 1), strict=True):                  # in the order of the permutation
+        check(sample, faces[index], "19")
+        assert sample.tags["given_box"] == (0, 1, 30, 41) and sample.image.name == f"{index}.jpg"
+    assert not samples[2].visibility[0] and samples[2].visibility[1:].all()
+    assert len(read_aflw(*where, "train", frontal=True)) == 2
+    with pytest.raises(ValueError, match="none"):
+        read_aflw(*where, "test")                                               # it begins at 20,000
+    with pytest.raises(ValueError, match="part"):
+        read_aflw(*where, "val")
+    with pytest.raises(ValueError, match="nameList"):
+        read_aflw(*aflw(tmp_path, table, nameList=None), "train")
+    table[1, 3] = np.nan
+    with pytest.raises(ValueError, match="face 2"):
+        read_aflw(*aflw(tmp_path, table), "train")
+    (tmp_path / "images" / "0.jpg").unlink()
+    with pytest.raises(ValueError, match=r"face 2|no image .*0\.jpg"):
+        read_aflw(where[0], where[1], "train")
+
+
+@pytest.mark.parametrize("name, rows", [("pt3d_68", 3), ("pt2d", 2)])
+def test_aflw2000(tmp_path, name, rows):
+    landmarks = points(68)
+    picture(tmp_path / "image00001.jpg")
+    savemat(tmp_path / "image00001.mat", {name: np.vstack([landmarks.T + 1, np.zeros((1, 68))])[:rows]})
+    check(read_aflw2000(tmp_path)[0], landmarks, "68")
+    savemat(tmp_path / "image00001.mat", {"other": 1})
+    with pytest.raises(ValueError, match="image00001.mat.*pt3d_68"):
+        read_aflw2000(tmp_path)
+    (tmp_path / "image00001.mat").write_bytes(b"MATLAB?" * 40)
+    with pytest.raises(ValueError, match="image00001.mat"):
+        read_aflw2000(tmp_path)
+
+
+def test_unlabelled_images(tmp_path):
+    picture(tmp_path / "b" / "2.jpg")
+    picture(tmp_path / "1.png")
+    samples = read_images(tmp_path)
+    assert [s.image.name for s in samples] == ["1.png", "2.jpg"] and samples[0].landmarks is None
+
+
+@pytest.mark.parametrize("read", [read_300w, read_300vw, read_aflw2000, read_images, read_csv, read_pts, read_cofw,
+                                  lambda p: read_wflw(p, p), lambda p: read_helen(p, p), lambda p: read_aflw(p, p)])
+def test_what_is_missing_is_named(tmp_path, read):
+    with pytest.raises(OSError, match="nowhere"):
+        read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("read", [read_300w, read_300vw, read_aflw2000, read_images])
+def test_an_empty_folder_is_no_data_set(tmp_path, read):
+    with pytest.raises(ValueError, match="none"):
+        read(tmp_path)
+
+
+def test_the_inventory_lists_what_is_there_and_what_is_not(tmp_path):
+    wflw(tmp_path / "wflw", points(98))
+    (tmp_path / "wflw" / "list.txt").rename(tmp_path / "wflw" / "test.txt")
+    picture(tmp_path / "celeba" / "a.jpg")
+    (tmp_path / "300w").mkdir()
+    (tmp_path / "300w" / "bad.pts").write_text("no")
+    rows = {row["set"]: row for row in inventory(tmp_path)}
+    assert {name for name, row in rows.items() if row["faces"]} == {"WFLW test", "CelebA"}
+    assert "bad.pts, line 1" in rows["300-W"]["missing"] and "AFLWinfo_release.mat" in rows["AFLW train"]["missing"]
+    lines = inventory_table(list(rows.values())).splitlines()
+    assert len(lines) == len(rows) + 1 and "WFLW test" in lines[list(rows).index("WFLW test") + 1]

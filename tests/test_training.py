@@ -1,0 +1,298 @@
+"""The loop: same numbers whatever happens to the process, and no half-written file."""
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_run import CONFIG, SHARED, Toy, toy_loss, toy_model, train
+
+from facealign_lite.heatmaps import decode, to_image
+from facealign_lite.nets import HourglassConfig, StackedHourglass, landmark_loss
+from facealign_lite.training import CHECKPOINT, TrainConfig, fit, learning_rate, read_checkpoint
+
+HERE = Path(__file__).parent
+
+def same(a, b):
+    """Bit-equal parameters and buffers."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def toy_process(*words, launcher=()):
+    """Run toy_run.py in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+                                "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    if sys.platform == "linux":
+        environment["GLOO_SOCKET_IFNAME"] = "lo"         # machines whose own name does not resolve
+    return subprocess.Popen([sys.executable, *launcher, str(HERE / "toy_run.py"), *map(str, words)], env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# Learning
+
+def test_it_learns_and_says_so():
+    model, history = train(replace(CONFIG, steps=150))
+    assert [row["step"] for row in history] == [*range(7, 150, 7), 150]
+    assert history[-1]["loss"] < 0.25 * history[0]["loss"]
+    assert not model.training
+    batch = [Toy().at(99, i) for i in range(13)]
+    error = model(torch.stack([b["image"] for b in batch]))[:, 0] - torch.stack([b["slope"] for b in batch])
+    assert error.abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("optimizer, reference", [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam)])
+def test_the_loop_is_the_one_in_the_textbook(optimizer, reference):
+    """The same steps written out by hand."""
+    config = replace(CONFIG, steps=9, ema=0, optimizer=optimizer, weight_decay=0.1, clip=0.5)
+    model, history = train(config, toy_model(norm=False, drop=0))
+    other = toy_model(norm=False, drop=0).train()
+    descent = reference(other.parameters(), lr=config.lr, weight_decay=0.1)
+    losses = []
+    for step in range(9):
+        keys = []
+        for position in range(4 * step, 4 * step + 4):
+            epoch, place = divmod(position, 13)
+            keys.append((epoch, int(np.random.default_rng((0, epoch)).permutation(13)[place])))
+        items = [Toy().at(*key) for key in keys]
+        for group in descent.param_groups:
+            group["lr"] = learning_rate(config, step)
+        batch = {name: torch.stack([item[name] for item in items]) for name in ("image", "slope")}
+        loss = toy_loss(other(batch["image"]), batch)
+        descent.zero_grad()
+        loss.backward()
+        norm = torch.sqrt(sum(p.grad.square().sum() for p in other.parameters()))
+        for p in other.parameters():
+            p.grad *= min(1, 0.5 / norm)
+        descent.step()
+        losses.append(loss.item())
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-3)
+    assert history[0]["loss"] == pytest.approx(np.mean(losses[:7]), rel=1e-3)
+
+
+def test_every_face_is_seen_once_an_epoch():
+    seen = []
+
+    class Watched(Toy):
+        def at(self, epoch, index):
+            seen.append((epoch, index))
+            return super().at(epoch, index)
+    train(replace(CONFIG, steps=13), data=Watched())
+    assert sorted(seen) == [(e, i) for e in range(4) for i in range(13)]
+    assert [i for e, i in seen if e == 0] != [i for e, i in seen if e == 1] != list(range(13))
+
+
+def test_schedules():
+    config = TrainConfig(steps=100, lr=1.0, warmup=0.1)
+    rates = [learning_rate(config, s) for s in range(100)]
+    assert max(rates) == rates[10] == 1 and rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:])[::-1]
+    assert rates[0] == pytest.approx(1 / 11) and rates[55] == pytest.approx(0.5) and 0 < rates[99] < 0.001
+    steps = [learning_rate(replace(config, schedule="steps", warmup=0), s) for s in (0, 59, 60, 84, 85, 99)]
+    assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_averaged_weights_are_the_average():
+    """Against the recursion written out, on a loss whose only weight moves by a known path."""
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            path.append(self.w.item())
+            return self.w
+    path = []
+    config = replace(CONFIG, steps=30, ema=0.8)
+    plain, _ = train(replace(config, ema=0), One(), lambda o, b: (o - 3).square().sum())
+    path.append(plain.w.item())
+    weights, path[:] = path[1:], []
+    averaged, _ = train(config, One(), lambda o, b: (o - 3).square().sum())
+    value = 0.0
+    for step, w in enumerate(weights):
+        decay = min(0.8, (1 + step) / (10 + step))
+        value = decay * value + (1 - decay) * w
+    assert averaged.w.item() == pytest.approx(value, rel=1e-5) and value != pytest.approx(weights[-1], rel=1e-3)
+
+
+def test_named_losses_are_summed_and_kept():
+    _, history = train(replace(CONFIG, steps=7),
+                       loss=lambda o, b: {"near": toy_loss(o, b), "small": 0.1 * o.square().mean()})
+    assert history[0]["loss"] == pytest.approx(history[0]["near"] + history[0]["small"])
+
+
+def test_the_caller_keeps_its_dice():
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    torch.manual_seed(3)
+    train(replace(CONFIG, steps=2), model)
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_bf16_trains_too():
+    _, history = train(replace(CONFIG, amp="bf16", steps=100), toy_model(drop=0))
+    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
+
+
+def test_an_hourglass_learns_four_faces():
+    torch.manual_seed(0)
+    points = torch.rand(4, 3, 2) * 20 + 6
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    blobs = torch.exp(-((x - points[..., :1, None]) ** 2 + (y - points[..., 1:, None]) ** 2) / 8)   # (4, 3, 32, 32)
+    images = (blobs * torch.tensor([1.0, 0.6, -0.8])[:, None, None]).sum(1, keepdim=True)
+    data = [{"image": i, "landmarks": p} for i, p in zip(images, points, strict=True)]
+    net = StackedHourglass(HourglassConfig(landmarks=3, image_size=32, channels=16, depth=2, stem=(8, 16, 16)))
+    fit(net, data, landmark_loss, TrainConfig(steps=60, batch_size=4, lr=5e-3), progress=False)
+    error = to_image(decode(net(images)[-1], "soft_argmax"), 8, 32) - points              # image pixels
+    assert error.abs().mean() < 1.5
+
+
+# Resuming
+
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path):
+    whole, history = train()
+    config, calls = replace(CONFIG, out=tmp_path), []
+
+    def fails_at(step):
+        def loss(outputs, batch):
+            calls.append(1)
+            if len(calls) == step:
+                raise KeyboardInterrupt
+            return toy_loss(outputs, batch)
+        return loss
+    for step in (11, 17):                                                       # twice, between checkpoints
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            train(config, loss=fails_at(step), resume=True)
+    done = read_checkpoint(tmp_path / CHECKPOINT)[0]["step"]
+    assert done == 9 + 15                                                       # 9 of 10, then 15 of 16 more
+    torch.manual_seed(123)
+    fresh = toy_model()
+    for p in fresh.parameters():
+        nn.init.normal_(p)                                                      # resuming must not need the start
+    model, again = train(config, fresh, resume=True)
+    assert same(model, whole) and again == history
+    finished, once_more = train(config, resume=True)                            # nothing left to do
+    assert same(finished, whole) and once_more == history
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path):
+    whole, history = train()
+    out = tmp_path / "run"
+    process = toy_process("kill", out)
+    path, limit = out / CHECKPOINT, time.monotonic() + 120
+    while time.monotonic() < limit and process.poll() is None and not path.exists():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    error = process.communicate()[1]
+    assert process.returncode == -signal.SIGKILL, error
+    assert 0 < read_checkpoint(path)[0]["step"] < CONFIG.steps                  # whole, and not the last
+    (out / f".{CHECKPOINT}.left").write_bytes(b"what a kill in the midst of saving leaves")
+    model, again = train(replace(CONFIG, out=out), resume=True)
+    assert same(model, whole) and again == history
+    assert os.listdir(out) == [CHECKPOINT]
+
+
+def test_workers_and_checkpoints_change_no_number(tmp_path):
+    whole, history = train(replace(CONFIG, steps=12))
+    for kind in ({"workers": 1}, {"checkpoint_every": 0, "out": tmp_path}):
+        model, again = train(replace(CONFIG, steps=12, **kind))
+        assert same(model, whole) and again == history
+    assert not same(train(replace(CONFIG, steps=12, seed=1))[0], whole)
+
+
+def test_two_processes_share_each_batch(tmp_path):
+    """Without normalisation and dropout, two halves of a batch are the batch; with them, both still end alike."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = toy_process("share", tmp_path, launcher=torchrun)
+    output = process.communicate(timeout=240)
+    assert process.returncode == 0, output[1]
+    (plain, full), (plain_1, full_1) = [torch.load(tmp_path / f"{r}.pt") for r in (0, 1)]
+    for a, b in ((plain, plain_1), (full, full_1)):
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    alone, _ = train(SHARED, toy_model(norm=False, drop=0))
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(plain[name], value, atol=1e-4, rtol=1e-3)
+    assert read_checkpoint(tmp_path / "plain" / CHECKPOINT)[0]["identity"]["processes"] == 2
+
+
+# Bad input
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    """The system itself refuses: no file of this process may grow beyond a limit below the checkpoint's size."""
+    config = replace(CONFIG, steps=6, checkpoint_every=3, out=tmp_path)
+    train(replace(config, checkpoint_every=0))
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match=CHECKPOINT) as caught:
+            train(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert (tmp_path / CHECKPOINT).read_bytes() == before and os.listdir(tmp_path) == [CHECKPOINT]
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"model": toy_model(norm=False)}, "model Sequential"),
+    ({"config": replace(CONFIG, steps=5, lr=0.5)}, "config.*0.5"),
+    ({"data": [Toy().at(0, 0)] * 4}, "data Toy of 13, wanted list of 4"),
+], ids=["model", "config", "data"])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, named):
+    train(replace(CONFIG, steps=5, out=tmp_path))
+    kind = {"config": replace(CONFIG, steps=5)} | change
+    kind["config"] = replace(kind["config"], out=tmp_path)
+    model = kind.get("model") or toy_model()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=f"(?s){CHECKPOINT} is of .*{named}"):
+        train(**(kind | {"model": model}), resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b"no safetensors at all" * 9])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    config = replace(CONFIG, steps=3, out=tmp_path)
+    train(config)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=CHECKPOINT):
+        train(config, resume=True)
+
+
+def test_a_lost_loss_stops_the_run_and_spares_the_checkpoint(tmp_path):
+    config = replace(CONFIG, steps=6, out=tmp_path)
+    train(config)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(ValueError, match="loss must be finite"):
+        train(config, loss=lambda o, b: toy_loss(o, b) * float("nan"))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", [{"steps": 0}, {"batch_size": 0}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1.0},
+                                  {"optimizer": "sgd"}, {"schedule": "flat"}, {"amp": "fp8"}, {"ema": 1.0},
+                                  {"clip": -1}, {"log_every": 0}], ids=str)
+def test_configurations_that_cannot_be(kind):
+    with pytest.raises(ValueError, match=next(iter(kind))):
+        TrainConfig(**kind)
+
+
+def test_fit_refuses_nonsense(tmp_path):
+    with pytest.raises(ValueError, match="empty"):
+        fit(toy_model(), [], toy_loss)
+    with pytest.raises(ValueError, match=r"config\.out"):
+        train(resume=True)
+    with pytest.raises(OSError):
+        read_checkpoint(tmp_path / "none.safetensors")

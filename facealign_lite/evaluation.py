@@ -21,9 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from facealign_lite import geometry, markups, metrics
+from facealign_lite import geometry, heatmaps, markups, metrics
 from facealign_lite.data import Crops, write_atomic
-from facealign_lite.nets import soft_argmax
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -74,13 +73,13 @@ class Evaluation:
 
 
 def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = "auto",
-            decode: Callable[[Tensor], Tensor] = soft_argmax) -> tuple[NDArray[np.float64], float]:
+            decode: str = "soft_argmax") -> tuple[NDArray[np.float64], float]:
     """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and decoding.
 
     Args:
         model: returns logits (B, K, h, w), or a list whose last is the prediction.
         crops: un-augmented crops.
-        decode: maps -> points (B, K, 2) in map pixels.
+        decode: method of ``heatmaps.decode``.
     """
     device = _device(device)
     was, model = model.training, model.to(device, memory_format=torch.channels_last).eval()
@@ -90,19 +89,18 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
             image = batch["image"].to(device, memory_format=torch.channels_last)
             start = time.perf_counter()
             outputs = model(image)
-            heatmaps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
-            q = decode(heatmaps).double().cpu().numpy()                          # (B, K, 2), map pixels
+            maps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
+            points_on_map = heatmaps.decode(maps, decode)                        # (B, K, 2)
+            found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(image.shape[-2:])).double().cpu()
             spent += time.perf_counter() - start
-            ratio = np.array(image.shape[:-3:-1]) / np.array(heatmaps.shape[:-3:-1])
-            p = (q + 0.5) * ratio - 0.5                                          # crop pixels
-            for one, matrix in zip(p, batch["matrix"].numpy(), strict=True):
+            for one, matrix in zip(found.numpy(), batch["matrix"].numpy(), strict=True):
                 points.append(geometry.transform(one, geometry.invert(matrix)))
     model.train(was)
     return np.stack(points), spent / len(crops)
 
 
 def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "inter_ocular", batch_size: int = 32,
-             device: str = "auto", decode: Callable[[Tensor], Tensor] = soft_argmax) -> Evaluation:
+             device: str = "auto", decode: str = "soft_argmax") -> Evaluation:
     """Errors of ``model`` on annotated samples, with the given boxes.
 
     Args:
@@ -322,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     claims = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(claims)
     try:
-        records = run_arms(arguments[0], claims.ARMS, claims.SEEDS, claims.WHAT, claims.DATA, claims.BUDGET)
+        records = run_arms(arguments[0], claims.ARMS, claims.SEEDS, claims.WHAT, claims.DATA, claims.BUDGET, RESULTS)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,91 @@
+"""``python -m book.ledgers``: the two ledger pages of the book, written from equations.yml and claims.yml."""
+
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+BOOK = Path(__file__).resolve().parent
+PAGES = (BOOK / "ledger_equations.md", BOOK / "ledger_claims.md")   # generated, not kept in git
+PAPERS = {
+    "acenet": ("ACE-Net", "acenet"),
+    "tab": ("TAB", "tab"),
+    "scpan": ("SCPAN", "scpan"),
+    "rht": ("RHT", "rht"),
+    "msm": ("MSM", "msm"),
+}
+STATUSES = ("literal", "corrected", "chosen", "open")
+VERDICTS = ("holds", "does not hold", "cannot be told", "open")
+
+
+def read(name: str) -> list[dict]:
+    """The rows of ``book/<name>.yml``."""
+    return yaml.safe_load((BOOK / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+def equations_page() -> str:
+    rows = read("equations")
+    count = Counter(row["status"] for row in rows)
+    done = len(rows) - count["open"]
+    lines = [
+        "# The equation ledger", "",
+        "Every numbered equation of the five papers, what it says in our words, and which function of the library"
+        " computes it. *Literal* means computed as printed; *corrected*, that the print is wrong; *chosen*, that the"
+        " print leaves something open or that we depart from it, with the reason beside it; *open*, that nothing computes"
+        " it yet.", "",
+        f"Of {len(rows)} equations {done} are computed: {count['literal']} literal, {count['corrected']} corrected,"
+        f" {count['chosen']} chosen. {count['open']} are open.", "",
+    ]
+    for paper, (name, key) in PAPERS.items():
+        table = [[r["id"], r["says"], _function(r), ", ".join(_test(t) for t in r["tests"]) or "–", r["status"],
+                  r["note"] or "–"] for r in rows if r["paper"] == paper]
+        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
+                  *_table(["equation", "what it says", "function", "tests", "status", "note"], "10 27 15 18 9 21",
+                          table)]
+    return "\n".join(lines)
+
+
+def claims_page() -> str:
+    rows = read("claims")
+    count = Counter(row["verdict"] for row in rows)
+    lines = [
+        "# The claims ledger", "",
+        "What the five papers say their parts do, with their own figures (errors in per cent unless said). A claim gets"
+        " a verdict when it has been tested here: all arms on the same data with the same budget, at least three seeds,"
+        " mean and spread in a record anyone can read. *Cannot be told* is a verdict too: our scale is small.", "",
+        f"Of {len(rows)} claims {count['holds']} hold, {count['does not hold']} do not, {count['cannot be told']}"
+        f" cannot be told, {count['open']} have not been tested yet.", "",
+    ]
+    for paper, (name, key) in PAPERS.items():
+        table = [[r["id"], r["claim"], r["figures"], ", ".join(f"`results/{n}.json`" for n in r["records"]) or "–",
+                  r["verdict"], r["why"] or "–"] for r in rows if r["paper"] == paper]
+        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
+                  *_table(["claim", "what the paper says", "its figures", "records", "verdict", "why"],
+                          "7 33 25 13 10 12", table)]
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Write both pages; a page that would not change is left alone."""
+    for page, text in zip(PAGES, (equations_page(), claims_page())):
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+
+
+def _function(row: dict) -> str:
+    return f"`{row['function'].removeprefix('facealign_lite.')}`" if row["function"] else "–"
+
+
+def _test(name: str) -> str:
+    return f"`{name.split('::')[-1]}`"
+
+
+def _table(head: list[str], widths: str, rows: list[list[str]]) -> list[str]:
+    lines = ["```{list-table}", ":header-rows: 1", f":widths: {widths}", ":class: ledger", ""]
+    for row in [head, *rows]:
+        lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
+    return [*lines, "```", ""]
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,78 @@
+"""The ledgers name only what exists, and leave nothing out."""
+
+import ast
+import importlib
+import re
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from book import ledgers
+
+ROOT = Path(__file__).resolve().parents[1]
+EQUATIONS, CLAIMS = ledgers.read("equations"), ledgers.read("claims")
+NUMBERED = {"ACE": ("acenet", 26), "TAB": ("tab", 6), "SCPAN": ("scpan", 21), "RHT": ("rht", 10), "MSM": ("msm", 12)}
+COMPUTED = [row for row in EQUATIONS if row["status"] != "open"]
+
+
+@lru_cache
+def functions_in(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def by_id(row):
+    return row["id"]
+
+
+def test_every_equation_has_its_row_and_no_other():
+    wanted = [(f"{short}-{n}", paper) for short, (paper, count) in NUMBERED.items() for n in range(1, count + 1)]
+    assert len(wanted) == 75
+    assert [(row["id"], row["paper"]) for row in EQUATIONS] == wanted
+
+
+def test_every_claim_has_its_row_and_no_other():
+    assert [row["id"] for row in CLAIMS] == [f"C{n}" for n in range(1, 25)]
+    assert {row["paper"] for row in CLAIMS} == set(ledgers.PAPERS)
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=by_id)
+def test_an_equation_row_is_whole(row):
+    assert set(row) == {"id", "paper", "says", "function", "tests", "status", "note"}
+    assert row["status"] in ledgers.STATUSES and row["says"].strip() and "\n" not in row["says"]
+    assert (row["status"] == "open") == (row["function"] is None) == (row["tests"] == [])
+    if row["status"] in ("corrected", "chosen"):
+        assert row["note"]
+
+
+@pytest.mark.parametrize("row", COMPUTED, ids=by_id)
+def test_the_function_exists_and_is_documented(row):
+    module, name = row["function"].rsplit(".", 1)
+    found = getattr(importlib.import_module(module), name)
+    assert callable(found) and found.__doc__
+
+
+@pytest.mark.parametrize("row", COMPUTED, ids=by_id)
+def test_the_tests_exist(row):
+    for test in row["tests"]:
+        path, name = re.fullmatch(r"(tests/[\w/]+\.py)::(test_\w+)", test).groups()
+        assert name in functions_in(ROOT / path), test
+
+
+@pytest.mark.parametrize("row", CLAIMS, ids=by_id)
+def test_a_verdict_rests_on_records(row):
+    assert set(row) == {"id", "paper", "claim", "figures", "records", "verdict", "why"}
+    assert row["verdict"] in ledgers.VERDICTS and row["claim"].strip() and row["figures"].strip()
+    if row["verdict"] != "open":
+        assert row["records"] and row["why"]
+    assert all((ROOT / "results" / f"{name}.json").is_file() for name in row["records"])
+
+
+def test_the_pages_show_every_row():
+    equations, claims = ledgers.equations_page(), ledgers.claims_page()
+    for page, rows in ((equations, EQUATIONS), (claims, CLAIMS)):
+        shown = Counter(re.findall(r"^\* - (\S+)$", page, re.MULTILINE))
+        assert all(shown[row["id"]] == 1 for row in rows)
+    for row in COMPUTED:
+        assert row["function"].removeprefix("facealign_lite.") in equations

@@ -67,14 +67,11 @@ def run(notebook: Path) -> None:
     mark.unlink(missing_ok=True)
     before = fingerprint(notebook)
     try:
-        papermill.execute_notebook(
-            notebook, out, cwd=notebook.parent, kernel_name="python3", execution_timeout=CELL_TIMEOUT, progress_bar=False
-        )
+        papermill.execute_notebook(notebook, out, cwd=notebook.parent, kernel_name="python3",
+                                   execution_timeout=CELL_TIMEOUT, progress_bar=False)
     except papermill.PapermillExecutionError as error:
-        raise NotebookError(
-            f"{notebook.name}, In [{error.exec_count}]:\n\n{error.source}\n\n{error.ename}: {error.evalue}\n\n"
-            f"as run: {out}"
-        ) from None
+        raise NotebookError(f"{notebook.name}, In [{error.exec_count}]:\n\n{error.source}\n\n"
+                            f"{error.ename}: {error.evalue}\n\nas run: {out}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise NotebookError(f"{notebook.name}: {error}") from None
     mark.write_text(before)

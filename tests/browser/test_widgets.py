@@ -265,6 +265,8 @@ def test_face_turns_by_keys(show):
     assert status.text_content() == "yaw 60°: 1 of 2 landmarks hidden"
     assert slider.get_attribute("aria-valuetext") == "60°"
     assert snapshot(page) != before
+    assert page.locator("[aria-live]").text_content() == ""                           # spoken only when the hand rests
+    page.wait_for_function("document.querySelector('[aria-live]').textContent.startsWith('yaw 60°')", timeout=5000)
 
 
 def test_face_layers_are_switched(show):

@@ -80,10 +80,11 @@ function figure(el, { label, help }) {
     onPaint: (painter) => { painters.push(painter); fig.paint(); },
     onStop: (end) => ends.push(end),
     color: (name) => getComputedStyle(root).getPropertyValue("--fk-" + name).trim(),
-    say: (text) => {                                            // shown at once, spoken when the hand rests
+    say: (text) => {                                            // shown at once, spoken when the hand rests,
+      const first = !status.textContent;                          // but not while the page opens
       status.textContent = text;
       clearTimeout(late);
-      late = setTimeout(() => { spoken.textContent = text; }, 600);
+      if (!first) late = setTimeout(() => { spoken.textContent = text; }, 600);
     },
     stop: () => { clearTimeout(late); cancelAnimationFrame(asked); for (const end of ends) end(); },
   };
@@ -329,7 +330,7 @@ function heatPicture(values, width, height, { top = 1, overlay = false } = {}) {
   const context = picture.getContext("2d"), pixels = context.createImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     const value = clamp(values[i] / top, 0, 1), [r, g, b] = colorAt(HEAT, overlay ? 0.35 + 0.65 * value : value);
-    pixels.data.set([r, g, b, overlay ? 235 * Math.pow(value, 0.7) : 255], 4 * i);
+    pixels.data.set([r, g, b, overlay ? 235 * value : 255], 4 * i);
   }
   context.putImageData(pixels, 0, 0);
   return picture;

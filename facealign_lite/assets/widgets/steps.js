@@ -20,7 +20,8 @@ function render({ model, el }) {
   };
   const errors = truth ? steps.map((_, t) => error(t)) : null;
 
-  const gallery = make("div", { class: "fk-gallery" });
+  const columns = faces === 4 ? 2 : Math.min(faces, 3);
+  const gallery = make("div", { class: "fk-gallery", style: `--fk-columns:${columns}` });
   for (let f = 0; f < faces; f++) {
     const pad = canvas(fig, {
       label: `Face ${f + 1} with its predicted landmarks`,

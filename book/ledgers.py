@@ -31,8 +31,8 @@ def equations_page() -> str:
         "# The equation ledger", "",
         "Every numbered equation of the five papers, what it says in our words, and which function of the library"
         " computes it. *Literal* means computed as printed; *corrected*, that the print is wrong; *chosen*, that the"
-        " print leaves something open or that we depart from it, with the reason beside it; *open*, that nothing computes"
-        " it yet.", "",
+        " print leaves something open or that we depart from it, with the reason beside it; *open*, that nothing"
+        " computes it yet.", "",
         f"Of {len(rows)} equations {done} are computed: {count['literal']} literal, {count['corrected']} corrected,"
         f" {count['chosen']} chosen. {count['open']} are open.", "",
     ]

@@ -273,7 +273,7 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
         seeds: one run each.
         what, data, budget: what the records shall say; the same for all arms.
         folder: of the records.
-        work: of the checkpoints; ``folder/.work`` if None.
+        work: of the checkpoints; ``_build/claims`` if None.
 
     Returns:
         the records by name.
@@ -293,7 +293,7 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
                 if other := {k: record[k] for k, v in setting.items() if record[k] != v}:
                     raise ValueError(f"record {name!r} is of another setting: {other}, wanted {setting}")
             else:
-                place = Path(work or Path(folder) / ".work") / name
+                place = Path(work or ROOT / "_build" / "claims") / name
                 place.mkdir(parents=True, exist_ok=True)
                 start = time.perf_counter() - _spent(place)
                 try:

@@ -224,7 +224,8 @@ def arms_of(calls, fail_at=None):
 
 
 def test_a_finished_arm_is_never_run_again_and_a_killed_one_goes_on(tmp_path):
-    setting = {"seeds": [0, 1], "what": "w", "data": "d", "budget": {"steps": 3}, "folder": tmp_path}
+    setting = {"seeds": [0, 1], "what": "w", "data": "d", "budget": {"steps": 3}, "folder": tmp_path,
+               "work": tmp_path / "work"}
     calls = []
     with pytest.raises(KeyboardInterrupt):
         run_arms("paper", arms_of(calls, ("ours", 1)), **setting)
@@ -241,7 +242,7 @@ def test_a_finished_arm_is_never_run_again_and_a_killed_one_goes_on(tmp_path):
 
 
 def test_records_of_another_setting_are_not_mistaken_for_this_one(tmp_path):
-    setting = {"seeds": [0], "what": "w", "data": "d", "folder": tmp_path}
+    setting = {"seeds": [0], "what": "w", "data": "d", "folder": tmp_path, "work": tmp_path / "work"}
     run_arms("paper", arms_of([]), budget={"steps": 3}, **setting)
     with pytest.raises(ValueError, match=r"paper-ours-0.*another setting.*3.*wanted.*4"):
         run_arms("paper", arms_of([]), budget={"steps": 4}, **setting)

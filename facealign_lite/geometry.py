@@ -10,7 +10,7 @@ from scipy.interpolate import make_interp_spline
 Array = NDArray[np.float64]
 
 
-# ---- affine maps -------------------------------------------------------------------------------------------------------
+# ---- affine maps ---------------------------------------------------------------------------------------------------
 
 def transform(points: ArrayLike, matrix: ArrayLike) -> Array:
     """Points (..., 2) through a (2, 3) map."""
@@ -21,8 +21,9 @@ def transform(points: ArrayLike, matrix: ArrayLike) -> Array:
 def invert(matrix: ArrayLike) -> Array:
     """The (2, 3) map back. Raises ValueError if there is none."""
     matrix = _matrix(matrix)
-    if not abs(np.linalg.det(matrix[:, :2])) > 1e-12:
-        raise ValueError(f"matrix must be invertible, got determinant {np.linalg.det(matrix[:, :2]):.3g}")
+    determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    if not abs(determinant) > 1e-12:
+        raise ValueError(f"matrix must be invertible, got determinant {determinant:.3g}")
     back = np.linalg.inv(matrix[:, :2])
     return np.column_stack([back, -back @ matrix[:, 2]])
 
@@ -49,13 +50,15 @@ def procrustes(source: ArrayLike, target: ArrayLike) -> Array:
         (2, 3) map.
 
     Raises:
-        ValueError: if the shapes differ or all points of ``source`` coincide.
+        ValueError: if the shapes differ, a point is NaN, or all points of ``source`` coincide.
 
     Source: Umeyama 1991, closed form in two dimensions.
     """
     source, target = _points(source), _points(target)
     if source.shape != target.shape or source.ndim != 2 or len(source) < 2:
         raise ValueError(f"source and target must both be (K, 2) with K >= 2, got {source.shape} and {target.shape}")
+    if not (np.isfinite(source).all() and np.isfinite(target).all()):
+        raise ValueError("source and target must be finite, got NaN or infinity")
     p, q = source - source.mean(0), target - target.mean(0)
     spread = (p**2).sum()
     if not spread > 0:
@@ -67,7 +70,7 @@ def procrustes(source: ArrayLike, target: ArrayLike) -> Array:
     return np.column_stack([linear, target.mean(0) - linear @ source.mean(0)])
 
 
-# ---- polylines ---------------------------------------------------------------------------------------------------------
+# ---- polylines -----------------------------------------------------------------------------------------------------
 
 def length(polyline: ArrayLike) -> float:
     """Arc length of (M, 2) points joined by straight lines."""

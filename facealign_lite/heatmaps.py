@@ -1,6 +1,6 @@
 """Point heatmaps: from landmarks to maps and back, to a hundredth of an image pixel.
 
-Shapes: points (..., K, 2), (x, y); heatmaps (..., K, H, W). Coordinates: 0-based pixel centres, so that a map of width w
+Shapes: points (..., K, 2), (x, y); heatmaps (..., K, H, W). Coordinates: 0-based pixel centres, so a map of width w
 covers [-0.5, w - 0.5]. Functions take tensors or arrays and return the same kind.
 """
 
@@ -134,7 +134,7 @@ def to_image(points: Tensor, heatmap_size: Size, image_size: Size) -> Tensor:
     return _rescale(points, heatmap_size, image_size)
 
 
-# ---- decoders: (..., H, W) -> (..., 2) ---------------------------------------------------------------------------------
+# ---- decoders: (..., H, W) -> (..., 2) -----------------------------------------------------------------------------
 
 def _argmax(maps: Tensor) -> Tensor:
     return _hottest(maps).to(maps.dtype)
@@ -154,8 +154,8 @@ def _center_of_mass(maps: Tensor, window: float = 1.0, rounds: int = 5) -> Tenso
     t = torch.arange(-REACH, REACH + 1, dtype=maps.dtype, device=maps.device)
     center = torch.zeros_like(at, dtype=maps.dtype)                             # from the hottest pixel
     for _ in range(rounds):
-        # m = sum w h p / sum w h, w a Gaussian of variance s^2 around c. Through it a Gaussian peak at mu is seen with the
-        # variance v and its mean part of the way, m - c = (mu - c) (1 - v / s^2); dividing goes the whole way at once.
+        # m = sum w h p / sum w h, w a Gaussian of variance s^2 around c. Through it a Gaussian peak at mu is seen with
+        # the variance v and its mean part of the way, m - c = (mu - c) (1 - v / s^2); dividing goes the whole way.
         wx = torch.exp(-(t - center[..., 0, None]).square() / (2 * window**2))
         wy = torch.exp(-(t - center[..., 1, None]).square() / (2 * window**2))
         across = torch.einsum("...ij,...i->...j", heat, wy) * wx                # (..., 2R+1) heat by column
@@ -198,7 +198,7 @@ METHODS = {"argmax": _argmax, "quarter": _quarter, "center_of_mass": _center_of_
            "soft_argmax": _soft_argmax}
 
 
-# ---- helpers -----------------------------------------------------------------------------------------------------------
+# ---- helpers -------------------------------------------------------------------------------------------------------
 
 def _hottest(maps: Tensor) -> Tensor:
     """(..., 2) integer (x, y) of the first maximum; the middle of a map without heat."""

@@ -113,7 +113,7 @@ def _frozen(**items) -> MappingProxyType:
     return MappingProxyType(items)
 
 
-# ---- 68: 300-W --------------------------------------------------------------------------------------------------------
+# ---- 68: 300-W -----------------------------------------------------------------------------------------------------
 
 _68 = Markup(
     "68", 68,
@@ -138,9 +138,9 @@ _68 = Markup(
                     left_eye_outer_corner=45, nose_tip=30, nose_bottom_center=33, mouth_right_outer_corner=48,
                     mouth_left_outer_corner=54, mouth_right_inner_corner=60, mouth_left_inner_corner=64))
 
-# ---- 36: ACE-Net's sparse markup, Fig. 7c -----------------------------------------------------------------------------
-# The paper shows it and lists nothing. Ours keeps all anchors of the 68 and every second contour landmark, so that each
-# curve still has its ends and at least one point between them.
+# ---- 36: ACE-Net's sparse markup, Fig. 7c --------------------------------------------------------------------------
+# The paper shows it and lists nothing. Ours keeps all anchors of the 68 and about every second contour landmark; each
+# curve still has its ends and, but for the straight nose ridge, at least one point between them.
 
 SPARSE = (0, 2, 4, 6, 8, 10, 12, 14, 16, 17, 19, 21, 22, 24, 26, 27, 30, 31, 33, 35, 36, 37, 39, 40, 42, 44, 45, 47,
           48, 51, 54, 57, 60, 62, 64, 66)
@@ -164,7 +164,7 @@ def _subset(name: str, whole: Markup, kept: Indices) -> Markup:
 
 _36 = _subset("36", _68, SPARSE)
 
-# ---- 98: WFLW ---------------------------------------------------------------------------------------------------------
+# ---- 98: WFLW ------------------------------------------------------------------------------------------------------
 
 _98 = Markup(
     "98", 98,
@@ -178,7 +178,7 @@ _98 = Markup(
     normalizers=_frozen(inter_ocular=((60,), (72,)), inter_pupil=((96,), (97,))),
     curves=_frozen(
         face_outline=_span(0, 32), right_eyebrow_upper=_span(33, 37), right_eyebrow_lower=(33, *_span(41, 38)),
-        left_eyebrow_upper=_span(42, 46), left_eyebrow_lower=(*_span(50, 47), 46)[::1], nose_ridge=_span(51, 54),
+        left_eyebrow_upper=_span(42, 46), left_eyebrow_lower=_span(50, 46), nose_ridge=_span(51, 54),
         nose_bottom=_span(55, 59), right_eye_upper=_span(60, 64), right_eye_lower=(60, *_span(67, 64)),
         left_eye_upper=_span(68, 72), left_eye_lower=(68, *_span(75, 72)), upper_lip_outer=_span(76, 82),
         upper_lip_inner=_span(88, 92), lower_lip_inner=(88, *_span(95, 92)), lower_lip_outer=(76, *_span(87, 82)),
@@ -191,7 +191,7 @@ _98 = Markup(
                     nose_bottom_center=57, mouth_right_outer_corner=76, mouth_left_outer_corner=82,
                     mouth_right_inner_corner=88, mouth_left_inner_corner=92))
 
-# ---- 29: COFW ---------------------------------------------------------------------------------------------------------
+# ---- 29: COFW ------------------------------------------------------------------------------------------------------
 # Right and left points alternate. Points 8, 9 are the outer eye corners, 16, 17 the pupils: mixing the two up changes
 # every published figure.
 
@@ -205,7 +205,7 @@ _29 = Markup(
                     left_eye_inner_corner=11, right_iris_center=16, left_iris_center=17, nose_tip=20,
                     nose_bottom_center=21, mouth_right_outer_corner=22, mouth_left_outer_corner=23))
 
-# ---- 19: AFLW (21 less the ears) ---------------------------------------------------------------------------------------
+# ---- 19: AFLW (21 less the ears) -----------------------------------------------------------------------------------
 
 _19 = Markup(
     "19", 19,
@@ -216,8 +216,9 @@ _19 = Markup(
                     left_iris_center=10, left_eye_outer_corner=11, nose_tip=13, mouth_right_outer_corner=15,
                     mouth_left_outer_corner=17))
 
-# ---- 194: HELEN -------------------------------------------------------------------------------------------------------
+# ---- 194: HELEN ----------------------------------------------------------------------------------------------------
 # 41 jaw, 17 nose, 28 outer lips, 28 inner lips, 20 each eye and brow; rings start at a corner and run once round.
+# Counts and order of the parts are the data set's; which side comes first is our reading, unchecked on its images.
 
 
 def _ring(first: int, count: int, start: int = 0) -> Indices:
@@ -236,9 +237,10 @@ def _mirror_ring(first: int, count: int, axis: int) -> list[tuple[Indices, Indic
 
 _194 = Markup(
     "194", 194,
-    groups=_frozen(jaw=_span(0, 40), nose=_span(41, 57), mouth=_span(58, 113), eye=_span(114, 153), brow=_span(154, 193),
-                   mouth_outer=_span(58, 85), mouth_inner=_span(86, 113), right_eye=_span(114, 133),
-                   left_eye=_span(134, 153), right_brow=_span(154, 173), left_brow=_span(174, 193)),
+    groups=_frozen(jaw=_span(0, 40), nose=_span(41, 57), mouth=_span(58, 113), eye=_span(114, 153),
+                   brow=_span(154, 193), mouth_outer=_span(58, 85), mouth_inner=_span(86, 113),
+                   right_eye=_span(114, 133), left_eye=_span(134, 153), right_brow=_span(154, 173),
+                   left_brow=_span(174, 193)),
     flip=_flip(194, [(_span(0, 19), _span(40, 21)), (_span(41, 48), _span(57, 50)), *_mirror_ring(58, 28, 14),
                      *_mirror_ring(86, 28, 14), (_ring(114, 20), _ring(134, 20)), (_ring(154, 20), _ring(174, 20))]),
     normalizers=_frozen(inter_ocular=((114,), (134,)), inter_pupil=(_span(114, 133), _span(134, 153))),
@@ -252,7 +254,7 @@ MARKUPS = {m.name: m for m in (_68, _36, _98, _29, _19, _194)}
 CONVERSIONS: dict[tuple[str, str], tuple[Indices, ...]] = {
     ("68", "36"): tuple((i,) for i in SPARSE),
     ("98", "68"): tuple((i,) for i in (
-        *range(0, 33, 2), *_span(33, 37), *_span(42, 46), *_span(51, 59), 60, 61, 63, 64, 65, 67, 68, 69, 71, 72, 73, 75,
-        *_span(76, 95))),
+        *range(0, 33, 2), *_span(33, 37), *_span(42, 46), *_span(51, 59), 60, 61, 63, 64, 65, 67,
+        68, 69, 71, 72, 73, 75, *_span(76, 95))),
 }
 CONVERSIONS["98", "36"] = tuple(CONVERSIONS["98", "68"][i] for i in SPARSE)

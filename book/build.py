@@ -65,7 +65,8 @@ def main() -> int:
         before = book_fingerprint()
         hand_over()
         ledgers.write()
-        command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
+        jupyter_book = Path(sys.executable).with_name("jupyter-book")
+        command = [jupyter_book, "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
         done = subprocess.run(command, check=False)
         if done.returncode:
             print("The book is not built: mend the warnings above.", file=sys.stderr)

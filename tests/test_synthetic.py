@@ -150,13 +150,14 @@ def test_a_roof_casts_a_shadow():
 
 # ---- the occluding contour ------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("side, yaw", [(slice(12, 15), 30), (slice(12, 15), 45), (slice(2, 5), -30), (slice(2, 5), -45)])
-def test_the_far_jaw_is_where_the_face_ends(side, yaw):
+@pytest.mark.parametrize("yaw", [30, 45, -30, -45])
+def test_the_far_jaw_is_where_the_face_ends(yaw):
     """Across the outline of the side turned away, the surface jumps back: inside is face, outside is far behind.
 
     The outline is smoothed along its course, so the jump lies within six pixels of 256, not on it.
     """
     size, step = 256, 6.0
+    side = slice(12, 15) if yaw > 0 else slice(2, 5)
     scene = symmetric(yaw=float(yaw), fill=0.6)
     vertices = shape(parts(), scene)
     view, truth = look(parts(), scene, vertices, size)

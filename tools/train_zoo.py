@@ -1,6 +1,6 @@
 """Train the weights that the library ships, on rendered faces only.
 
-    python tools/train_zoo.py hourglass [--faces 18000] [--steps 8000] [--device auto]
+    python tools/train_zoo.py hourglass [--faces 18000] [--steps 6600] [--device auto]
 
 Renders the training faces once into ``_build/faces``, trains with checkpoints in ``_build/zoo`` (a killed run goes on
 where it stopped), and writes ``facealign_lite/assets/weights/<name>.safetensors`` and ``results/training_<name>.json``.
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=["hourglass"])
     parser.add_argument("--faces", type=int, default=18_000)
-    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--steps", type=int, default=6_600)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "off"])
     parser.add_argument("--workers", type=int, default=2, help="processes that render")

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .parts import CAP, HAIR, Parts
 from .raster import Fragments
@@ -212,7 +213,7 @@ def palette(scene: Scene) -> Palette:
     return Palette(skin, hair)
 
 
-def mix(colour: np.ndarray, alpha: np.ndarray, paint) -> None:
+def mix(colour: np.ndarray, alpha: np.ndarray, paint: ArrayLike) -> None:
     """Lay ``paint`` over ``colour`` (n, 3), in place, with opacity ``alpha`` (n,)."""
     touched = np.flatnonzero(alpha > 0.004)
     if len(touched):

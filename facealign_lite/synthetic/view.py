@@ -27,6 +27,7 @@ JAW_ARCS_TURNED = 0.4    # sine of those 24 degrees
 JAW_START = 0.02         # of the eye corners' distance below them
 JAW_SMOOTHING = 8        # passes; sections are 5 degrees apart, the edges of the mesh coarser
 BROW_SMOOTHING = 6       # passes over a dense brow: deep frowns fold the skin under it
+BROW_LIFT = 0.65         # half brows: annotators follow the upper half of a brow, not its middle
 JAW_FORWARD = 0.22       # head units, times the sine of the yaw: how far before the jaw's back edge it is drawn
 JAW_START_AWAY = 0.12    # more on the far side, times the sine of the yaw
 EYE_HEIGHT, MOUTH_HEIGHT = 7.33, 6.62  # head units, on the neutral head
@@ -109,9 +110,11 @@ def _annotate(parts: Parts, scene: Scene, vertices: np.ndarray, view: View) -> A
     head = parts.head
     camera = view.to_camera(vertices)
     points = head.points(camera, head.landmarks68_ids, head.landmarks68_weights)         # (68, 3)
-    brow, other = (smooth(parts.on_brow(scene.brow.curve(BROW_SAMPLES) * [side, 1], camera), BROW_SMOOTHING)
-                   for side in (1, -1))
-    points[17:22], points[22:27] = other[::-6], brow[::6]        # right brow from outside in, left from inside out
+    curve = scene.brow.curve(BROW_SAMPLES)
+    brow, other = (_carried(parts, curve * [side, 1], camera) for side in (1, -1))
+    lifted = curve + [0, BROW_LIFT * scene.brow.thickness]
+    points[22:27], points[17:22] = (_carried(parts, lifted * [side, 1], camera)[::6] for side in (1, -1))
+    points[17:22] = points[17:22][::-1]                          # both brows run from image left to right
     for upper, lower in TOUCHING_LIPS:
         if (points[upper] - points[lower]) @ view.rotation[:, 1] < 0:
             points[[upper, lower]] = points[[upper, lower]].mean(0)
@@ -126,6 +129,11 @@ def _annotate(parts: Parts, scene: Scene, vertices: np.ndarray, view: View) -> A
     iris = plane(view.to_camera(iris_centers(parts, scene, vertices)))
     anchors[ANCHORS.index("right_iris_center")], anchors[ANCHORS.index("left_iris_center")] = iris
     return Annotation(flat, -points[:, 2], anchors, contours)
+
+
+def _carried(parts: Parts, curve: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """A curve drawn on the neutral brow region, carried along and freed of the folds of deep frowns."""
+    return smooth(parts.on_brow(curve, vertices), BROW_SMOOTHING)
 
 
 # ---- the chin: an occluding contour ---------------------------------------------------------------------------------
@@ -154,7 +162,8 @@ def visible_jaw(parts: Parts, scene: Scene, vertices: np.ndarray, view: View,
     reach = ((flat - inside) * outward[parts.section]).sum(1)
     # annotators do not follow the side turned to the camera all the way back along the jaw bone
     side = np.cos(head.jaw_angles)[parts.section]                              # < 0: the person's right
-    near = JAW_FORWARD * np.clip(np.sin(np.deg2rad(scene.yaw)) * -side, 0, None)
+    below_ear = np.clip(-1.5 * np.sin(head.jaw_angles), 0, 1)[parts.section]
+    near = JAW_FORWARD * np.clip(np.sin(np.deg2rad(scene.yaw)) * -side, 0, None) * below_ear
     reach[parts.depth_in_section < near] = -np.inf
     outermost = [start + int(reach[start:stop].argmax()) for start, stop in zip(head.jaw_offsets, head.jaw_offsets[1:])]
     outline = flat[outermost]

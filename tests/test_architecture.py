@@ -1,0 +1,68 @@
+"""The house rules that a machine can check: floors, style, sizes, nothing of others committed."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+PACKAGE = ROOT / "facealign_lite"
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_an_import_only_goes_down():
+    done = subprocess.run([str(BIN / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_style():
+    done = subprocess.run([str(BIN / "ruff"), "check", "--no-cache", "--output-format", "concise", "."], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_spelling():
+    words = [str(p) for p in tracked() if p.suffix in {".py", ".md"}]
+    done = subprocess.run([str(BIN / "codespell"), "-L", "fo,ist,nd,ot,te", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_large_files():
+    sizes = {p: p.stat().st_size for p in tracked()}
+    assert not [str(p) for p, size in sizes.items() if size > 2_000_000]
+    assert sum(size for p, size in sizes.items() if "weights" in p.parts) < 25_000_000
+
+
+def test_the_library_reads_no_network_and_no_pickle():
+    """Weights come from safetensors, and nothing is fetched at run time."""
+    for path in PACKAGE.rglob("*.py"):
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert not names & {"urllib", "requests", "urlopen", "pickle"}, path
+        assert not re.search(r"torch\.load\(|allow_pickle=True", path.read_text()), path
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_public_functions_are_typed_and_documented(path):
+    tree = ast.parse(path.read_text())
+    bare = []
+    for node in tree.body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.FunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            if node.returns is None or any(a.annotation is None for a in arguments):
+                bare.append(f"{node.name}: types")
+            continue
+        if not ast.get_docstring(node):
+            bare.append(f"{node.name}: docstring")
+    assert not bare

@@ -260,12 +260,13 @@ def test_face_turns_by_keys(show):
     page = show(turning())
     slider, status = page.get_by_role("slider", name="yaw"), page.locator(".fk-status")
     assert status.text_content() == "yaw 0°: 0 of 2 landmarks hidden"
+    page.wait_for_timeout(700)
+    assert page.locator("[aria-live]").text_content() == ""                           # a page that opens says nothing
     before = snapshot(page)
     press(slider, "End")
     assert status.text_content() == "yaw 60°: 1 of 2 landmarks hidden"
     assert slider.get_attribute("aria-valuetext") == "60°"
     assert snapshot(page) != before
-    assert page.locator("[aria-live]").text_content() == ""                           # spoken only when the hand rests
     page.wait_for_function("document.querySelector('[aria-live]').textContent.startsWith('yaw 60°')", timeout=5000)
 
 
@@ -347,6 +348,27 @@ def test_overlay_chooses_by_finger_and_draws_the_heat_there(show):
       return [(best / 4 % c.width) / c.width, Math.floor(best / 4 / c.width) / c.height];
     }""")
     np.testing.assert_allclose(brightest, POINTS[3] / 100, atol=0.05)
+
+
+def test_overlay_lays_the_map_where_the_matrix_says(show):
+    to_map = np.array([[0.1, -0.25, 30.0], [0.2, 0.15, -4.0]])                       # image to heatmap, turned and sheared
+    place = np.array([40.0, 25.0])                                                    # in the image, far from the landmark
+    u, v = to_map @ [*place, 1]
+    y, x = np.mgrid[:30, :40]
+    heat = np.exp(-((x - u) ** 2 + (y - v) ** 2) / 2)[None]
+    page = show(widgets.OverlayFigure(np.full((100, 100), 90, np.uint8), [[70, 80]], heat, matrix=to_map))
+    page.get_by_label("all landmarks").click()
+    settle(page)
+    found = page.evaluate("""() => {
+      const c = document.querySelector('canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      let n = 0, sx = 0, sy = 0;
+      for (let i = 0; i < d.length; i += 4) {
+        const warm = Math.max(0, d[i] - d[i + 2] - 40);
+        n += warm; sx += warm * (i / 4 % c.width); sy += warm * Math.floor(i / 4 / c.width);
+      }
+      return [(sx / n + 0.5) / c.width * 100 - 0.5, (sy / n + 0.5) / c.height * 100 - 0.5];
+    }""")
+    np.testing.assert_allclose(found, place, atol=1)
 
 
 # ---- StepsFigure ------------------------------------------------------------------------------------------------

@@ -351,8 +351,8 @@ def test_overlay_chooses_by_finger_and_draws_the_heat_there(show):
 
 
 def test_overlay_lays_the_map_where_the_matrix_says(show):
-    to_map = np.array([[0.1, -0.25, 30.0], [0.2, 0.15, -4.0]])                       # image to heatmap, turned and sheared
-    place = np.array([40.0, 25.0])                                                    # in the image, far from the landmark
+    to_map = np.array([[0.1, -0.25, 30.0], [0.2, 0.15, -4.0]])  # image to heatmap, turned and sheared
+    place = np.array([40.0, 25.0])  # in the image, far from the landmark
     u, v = to_map @ [*place, 1]
     y, x = np.mgrid[:30, :40]
     heat = np.exp(-((x - u) ** 2 + (y - v) ** 2) / 2)[None]

@@ -37,11 +37,12 @@ def equations_page() -> str:
         f" {count['chosen']} chosen. {count['open']} are open.", "",
     ]
     for paper, (name, key) in PAPERS.items():
-        table = [[r["id"], r["says"], _function(r), ", ".join(_test(t) for t in r["tests"]) or "–", r["status"],
-                  r["note"] or "–"] for r in rows if r["paper"] == paper]
+        table = [[r["id"], _paragraphs(r["says"], r["note"]),
+                  _paragraphs(_function(r), *[f"`{t.split('::')[-1]}`" for t in r["tests"]]), r["status"]]
+                 for r in rows if r["paper"] == paper]
         lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
-                  *_table(["equation", "what it says", "function", "tests", "status", "note"], "10 27 15 18 9 21",
-                          table)]
+                  *_table(["equation", "what it says, and a note", "function and tests", "status"],
+                          "12 44 32 12", table)]
     return "\n".join(lines)
 
 
@@ -57,11 +58,11 @@ def claims_page() -> str:
         f" cannot be told, {count['open']} have not been tested yet.", "",
     ]
     for paper, (name, key) in PAPERS.items():
-        table = [[r["id"], r["claim"], r["figures"], ", ".join(f"`results/{n}.json`" for n in r["records"]) or "–",
-                  r["verdict"], r["why"] or "–"] for r in rows if r["paper"] == paper]
+        table = [[r["id"], r["claim"], r["figures"],
+                  _paragraphs(r["verdict"], r["why"], *[f"`results/{n}.json`" for n in r["records"]])]
+                 for r in rows if r["paper"] == paper]
         lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
-                  *_table(["claim", "what the paper says", "its figures", "records", "verdict", "why"],
-                          "7 33 25 13 10 12", table)]
+                  *_table(["claim", "what the paper says", "its figures", "verdict and records"], "9 39 28 24", table)]
     return "\n".join(lines)
 
 
@@ -76,8 +77,9 @@ def _function(row: dict) -> str:
     return f"`{row['function'].removeprefix('facealign_lite.')}`" if row["function"] else "–"
 
 
-def _test(name: str) -> str:
-    return f"`{name.split('::')[-1]}`"
+def _paragraphs(*texts: str | None) -> str:
+    """The texts that there are, below each other in one cell."""
+    return "\n\n    ".join(text for text in texts if text)
 
 
 def _table(head: list[str], widths: str, rows: list[list[str]]) -> list[str]:

@@ -267,7 +267,7 @@ def test_face_turns_by_keys(show):
     assert status.text_content() == "yaw 60°: 1 of 2 landmarks hidden"
     assert slider.get_attribute("aria-valuetext") == "60°"
     assert snapshot(page) != before
-    page.wait_for_function("document.querySelector('[aria-live]').textContent.startsWith('yaw 60°')", timeout=5000)
+    page.wait_for_function("document.querySelector('[aria-live]').textContent.startsWith('yaw 60°')", timeout=20_000)
 
 
 def test_face_layers_are_switched(show):
@@ -286,7 +286,7 @@ def test_face_layers_are_switched(show):
 def test_face_plays_and_pauses(show):
     page = show(turning())
     page.get_by_role("button", name="Play").click()                                   # it turns around at 60 degrees
-    page.wait_for_function("document.querySelector('.fk-slider output').textContent === '-60°'", timeout=5000)
+    page.wait_for_function("document.querySelector('.fk-slider output').textContent === '-60°'", timeout=20_000)
     page.get_by_role("button", name="Pause").click()
     at = page.locator(".fk-slider output").text_content()
     page.wait_for_timeout(300)
@@ -400,8 +400,8 @@ def test_steps_follow_slider_and_plot(show):
 def test_steps_play_to_the_end(show):
     page = show(training())
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelector('.fk-status').textContent.startsWith('Step 400')", timeout=5000)
-    page.get_by_role("button", name="Play").wait_for(timeout=2000)                  # and stops by itself
+    page.wait_for_function("document.querySelector('.fk-status').textContent.startsWith('Step 400')", timeout=20_000)
+    page.get_by_role("button", name="Play").wait_for(timeout=20_000)                  # and stops by itself
 
 
 def test_two_figures_on_a_page_keep_their_own_choices(show):
@@ -485,9 +485,9 @@ def test_focus_is_seen_theme_follows_and_figure_stops(show, name):
     theme = "() => document.querySelector('.fk').dataset.theme"
     assert page.evaluate(theme) == "light"
     page.evaluate("document.documentElement.dataset.theme = 'dark'")                  # the book
-    page.wait_for_function(theme + " === 'dark'", timeout=5000)
+    page.wait_for_function(theme + " === 'dark'", timeout=20_000)
     page.evaluate("delete document.documentElement.dataset.theme; document.body.dataset.jpThemeLight = 'true'")  # Lab
-    page.wait_for_function(theme + " === 'light'", timeout=5000)
+    page.wait_for_function(theme + " === 'light'", timeout=20_000)
     page.evaluate("window.stop_figure(); document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(100)
     assert page.evaluate(theme) == "light"                                            # it no longer listens

@@ -1,0 +1,83 @@
+"""``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facealign_lite import zoo
+from facealign_lite.align import Alignment, align
+from facealign_lite.data import load_image, write_atomic
+
+PARTS = (((0, 17), (86, 180, 233)), ((17, 27), (230, 159, 0)), ((27, 36), (0, 158, 115)), ((36, 48), (240, 228, 66)),
+         ((48, 68), (204, 121, 167)))       # Okabe and Ito's colours, as in plots.py, which needs matplotlib
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 if all went well, 2 with one line on stderr if not."""
+    try:
+        _run(_arguments(arguments))
+    except (ValueError, OSError) as error:
+        print(f"facealign_lite: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(prog="facealign_lite", description="Draw the 68 landmarks of the face in a photo.")
+    parser.add_argument("image", type=Path, help="photo of one face, PNG, JPEG or what OpenCV reads")
+    parser.add_argument("--out", type=Path, help="write the photo with its landmarks here, as PNG")
+    parser.add_argument("--json", type=Path, help="write landmarks, scores and box here")
+    parser.add_argument("--box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+                        help="the face from brows to chin, in pixels; found by itself if not given")
+    parser.add_argument("--model", default="hourglass", help=f"one of {', '.join(zoo.names())}, or a weights file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    return parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {options.out}")
+    picture = load_image(options.image)
+    found = align(picture, options.box, options.model, options.device)
+    if options.out is not None:
+        write_atomic(options.out, cv2.imencode(".png", overlay(picture, found)[..., ::-1])[1].tobytes())
+    if options.json is not None:
+        write_atomic(options.json, (as_json(found, options) + "\n").encode())
+    print(f"{options.image}: box {np.round(found.box, 1).tolist()}, mean score {found.scores.mean():.2f}"
+          + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+
+
+def as_json(found: Alignment, options: argparse.Namespace) -> str:
+    """The alignment as JSON; pixels of the image, 0-based centres."""
+    return json.dumps({"image": str(options.image), "model": options.model, "box": found.box.tolist(),
+                       "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()})
+
+
+def overlay(picture: NDArray, found: Alignment) -> NDArray[np.uint8]:
+    """A copy of the picture, (H, W, 3) RGB, with a dot on every landmark."""
+    picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture.copy()
+    radius = max(1.0, 0.011 * np.ptp(found.landmarks, axis=0).max())
+    colours = [colour for (first, last), colour in PARTS for _ in range(first, last)]
+    for edge in (True, False):                                          # black rims below, all dots above
+        for point, colour in zip(found.landmarks, colours):
+            # OpenCV draws in 1/16 pixels when asked to shift by 4 bits
+            centre = tuple(int(v) for v in np.round(point * 16))
+            cv2.circle(picture, centre, int(16 * radius * (1.45 if edge else 1)), (0, 0, 0) if edge else colour, -1,
+                       cv2.LINE_AA, 4)
+    return picture
+
+
+if __name__ == "__main__":
+    sys.exit(main())

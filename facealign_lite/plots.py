@@ -1,0 +1,195 @@
+"""Small figures the chapters share. Every function draws on one matplotlib Axes and returns it.
+
+Colours are Okabe and Ito's, told apart by colour-blind readers too; one part of the face has one colour everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from numpy.typing import ArrayLike, NDArray
+
+from facealign_lite import markups, metrics
+
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK)
+PARTS = {"jaw": SKY, "brow": ORANGE, "nose": GREEN, "eye": YELLOW, "mouth": PURPLE}
+
+
+def part_colours(count: int = 68) -> list[str]:
+    """A colour for each of ``count`` landmarks: by part where the markup names its parts, blue elsewhere."""
+    colours = [BLUE] * count
+    table = markups.MARKUPS.get(str(count))
+    for part, colour in PARTS.items():
+        for i in table.groups.get(part, ()) if table else ():
+            colours[i] = colour
+    return colours
+
+
+def show(image: NDArray, landmarks: ArrayLike | None = None, contours: Mapping[str, NDArray] | None = None,
+         visibility: ArrayLike | None = None, box: ArrayLike | None = None, size: float = 12,
+         title: str | None = None, ax: Axes | None = None) -> Axes:
+    """An image with what is known about its face.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        landmarks: (K, 2) pixels, coloured by part.
+        contours: polylines (M, 2) by name, drawn as lines.
+        visibility: (K,) bool; hidden landmarks are drawn as rings.
+        box: (left, top, right, bottom).
+        size: of a landmark, in points squared.
+
+    Raises:
+        ValueError: if shapes do not match.
+    """
+    ax = ax or plt.subplots()[1]
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"image must be (H, W) or (H, W, 3), got shape {image.shape}")
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else None)
+    for i, polyline in enumerate((contours or {}).values()):
+        ax.plot(*np.asarray(polyline).T, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
+    if landmarks is not None:
+        _points(ax, landmarks, visibility, size)
+    if box is not None:
+        left, top, right, bottom = np.asarray(box, np.float64)
+        ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=VERMILLION, linewidth=1.2)
+    return _plain(ax, image.shape, title)
+
+
+def sheet(images: Sequence[NDArray], landmarks: Sequence[ArrayLike] | None = None,
+          contours: Sequence[Mapping[str, NDArray]] | None = None, columns: int = 8, size: int = 96,
+          titles: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
+    """A contact sheet: images of one or several sizes side by side on one Axes, each fitted into a square tile.
+
+    Args:
+        images: (H, W) or (H, W, 3) uint8.
+        landmarks: (K, 2) pixels for each image.
+        contours: polylines by name for each image.
+        columns: tiles a row.
+        size: side of a tile in pixels.
+
+    Raises:
+        ValueError: if there are no images, or another number of landmarks, contours or titles.
+    """
+    if len(images) == 0:
+        raise ValueError("images must not be empty")
+    for name, those in (("landmarks", landmarks), ("contours", contours), ("titles", titles)):
+        if those is not None and len(those) != len(images):
+            raise ValueError(f"{name} must be as many as images, {len(images)}, got {len(those)}")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    ax = ax or plt.subplots(figsize=(1.2 * columns, 1.2 * rows))[1]
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        scale = size / max(height, width)
+        x, y = i % columns * size, i // columns * size
+
+        def place(points: ArrayLike, scale: float = scale, x: float = x, y: float = y) -> NDArray:
+            return (np.asarray(points) + 0.5) * scale - 0.5 + [x, y]
+
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255,
+                  extent=(x - 0.5, x + width * scale - 0.5, y + height * scale - 0.5, y - 0.5))
+        for j, polyline in enumerate((contours[i] if contours is not None else {}).values()):
+            ax.plot(*place(polyline).T, color=COLOURS[j % len(COLOURS)], linewidth=0.8)
+        if landmarks is not None:
+            _points(ax, place(landmarks[i]), None, 1.5)
+        if titles is not None:
+            ax.text(x + 2, y + 2, titles[i], va="top", fontsize=6, color="white",
+                    bbox={"facecolor": BLACK, "alpha": 0.6, "pad": 1, "linewidth": 0})
+    return _plain(ax, (rows * size, columns * size), None)
+
+
+def heatmap(image: NDArray, heatmaps: ArrayLike, colours: Sequence[str] | None = None, title: str | None = None,
+            ax: Axes | None = None) -> Axes:
+    """Heatmaps laid over a grey image, each in its part's colour, each as opaque as its heat.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        heatmaps: (K, h, w) of non-negative heat, stretched to the image; each map's maximum is drawn opaque.
+
+    Raises:
+        ValueError: if ``heatmaps`` is not (K, h, w).
+    """
+    maps = np.asarray(heatmaps, np.float64)
+    if maps.ndim != 3:
+        raise ValueError(f"heatmaps must be (K, h, w), got shape {maps.shape}")
+    colours = colours or part_colours(len(maps))
+    ax = show(image, ax=ax)
+    maps = np.clip(maps, 0, None) / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
+    rgb = np.array([to_rgb(colour) for colour in colours])
+    colour = np.einsum("kyx,kc->yxc", maps, rgb) / np.maximum(maps.sum(0), 1e-12)[..., None]
+    height, width = np.asarray(image).shape[:2]
+    ax.imshow(np.dstack([np.clip(colour, 0, 1), 0.85 * maps.max(0)]), extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+              interpolation="bilinear")
+    return _plain(ax, (height, width), title)
+
+
+def ced(errors: Mapping[str, ArrayLike], limit: float = 0.1, ax: Axes | None = None) -> Axes:
+    """Cumulative error distributions: the share of images below each error, with the AUC in the legend.
+
+    Args:
+        errors: per-image errors as fractions, by the name of the method.
+        limit: right end of the axis, and of the area.
+    """
+    ax = ax or plt.subplots()[1]
+    thresholds = np.linspace(0, limit, 201)
+    for i, (name, values) in enumerate(errors.items()):
+        values = np.sort(np.asarray(values, np.float64))
+        share = np.searchsorted(values, thresholds, side="right") / len(values)
+        ax.plot(100 * thresholds, 100 * share, color=COLOURS[i % len(COLOURS)], linestyle=("-", "--", "-.", ":")[i % 4],
+                label=f"{name} (AUC {metrics.auc(values, limit):.3f})")
+    ax.set(xlabel="NME, %", ylabel="images below, %", xlim=(0, 100 * limit), ylim=(0, 100))
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right", fontsize="small")
+    return ax
+
+
+def part_errors(errors: Mapping[str, ArrayLike], markup: str = "68", ax: Axes | None = None) -> Axes:
+    """Mean error of every part of the face, one group of bars a part, one bar a method.
+
+    Args:
+        errors: per-landmark errors (N, K) as fractions, by the name of the method.
+    """
+    ax = ax or plt.subplots()[1]
+    groups = markups.get(markup).groups
+    parts = [part for part in PARTS if part in groups]
+    width = 0.8 / max(len(errors), 1)
+    for i, (name, values) in enumerate(errors.items()):
+        heights = [100 * np.asarray(values)[:, list(groups[part])].mean() for part in parts]
+        where = np.arange(len(parts)) + (i - (len(errors) - 1) / 2) * width
+        bars = ax.bar(where, heights, width, label=name, color=COLOURS[i % len(COLOURS)],
+                      hatch=("", "//", "..", "xx")[i % 4], edgecolor="white")
+        ax.bar_label(bars, fmt="%.1f", fontsize="x-small")
+    ax.set_xticks(range(len(parts)), parts)
+    ax.set_ylabel("mean error, %")
+    ax.legend(fontsize="small")
+    return ax
+
+
+def _points(ax: Axes, landmarks: ArrayLike, visibility: ArrayLike | None, size: float) -> None:
+    landmarks = np.asarray(landmarks, np.float64)
+    if landmarks.ndim != 2 or landmarks.shape[1] != 2:
+        raise ValueError(f"landmarks must be (K, 2), got shape {landmarks.shape}")
+    seen = np.ones(len(landmarks), bool) if visibility is None else np.asarray(visibility, bool)
+    if seen.shape != (len(landmarks),):
+        raise ValueError(f"visibility must be ({len(landmarks)},), got {seen.shape}")
+    colours = np.array(part_colours(len(landmarks)))
+    ax.scatter(*landmarks[seen].T, s=size, c=colours[seen], edgecolors=BLACK, linewidths=0.03 * size ** 0.5)
+    if not seen.all():
+        ax.scatter(*landmarks[~seen].T, s=size, facecolors="none", edgecolors=colours[~seen], linewidths=1)
+
+
+def _plain(ax: Axes, shape: Sequence[int], title: str | None) -> Axes:
+    """Exactly the picture, without ticks."""
+    ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+__all__ = ["COLOURS", "PARTS", "ced", "heatmap", "part_colours", "part_errors", "sheet", "show"]

@@ -14,6 +14,7 @@ from .executed import ROOT
 HERE = ROOT / "book"
 NPM = ROOT / "_build" / "npm"  # where npm works
 LIB = ROOT / "_build" / "static" / "lib"  # what the pages load, as _static/lib
+FONTS = LIB / "@jupyter-widgets" / "html-manager" / "dist"  # where embed-amd.js looks for its fonts
 SCRIPTS = ("require.js", "embed-amd.js", "anywidget.js", "mathjax-tex-svg.js")
 
 
@@ -45,8 +46,10 @@ def fetch() -> str | None:
     shutil.copy(modules / "requirejs" / "require.js", LIB)
     shutil.copy(modules / "mathjax" / "es5" / "tex-svg.js", LIB / "mathjax-tex-svg.js")
     shutil.copy(Path(anywidget.__file__).parent / "nbextension" / "index.js", LIB / "anywidget.js")
-    for file in (manager / "embed-amd.js", *manager.glob("*.woff2")):
-        shutil.copy(file, LIB)
+    shutil.copy(manager / "embed-amd.js", LIB)
+    FONTS.mkdir(parents=True, exist_ok=True)
+    for font in manager.glob("*.woff2"):
+        shutil.copy(font, FONTS)
     shutil.copy(HERE / "package-lock.json", LIB)
     shutil.rmtree(NPM)
     return None

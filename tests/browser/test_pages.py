@@ -72,7 +72,7 @@ def test_a_page_asks_no_other_server_and_nothing_fails(visit, homes, name):
     if page.locator(".math").count():
         page.locator("mjx-container svg").first.wait_for(state="attached")
     page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.documentElement.scrollWidth <= 390")           # on a phone, once it has settled
+    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)    # a phone, once settled
 
 
 @needs_scripts

@@ -68,7 +68,8 @@ def run(notebook: Path) -> None:
     before = fingerprint(notebook)
     try:
         papermill.execute_notebook(notebook, out, cwd=notebook.parent, kernel_name="python3",
-                                   execution_timeout=CELL_TIMEOUT, progress_bar=False)
+                                   execution_timeout=CELL_TIMEOUT, progress_bar=False,
+                                   extra_arguments=["--log-level=ERROR"])     # a local kernel needs no encryption
     except papermill.PapermillExecutionError as error:
         raise NotebookError(f"{notebook.name}, In [{error.exec_count}]:\n\n{error.source}\n\n"
                             f"{error.ename}: {error.evalue}\n\nas run: {out}") from None

@@ -17,16 +17,16 @@ from torch import nn
 from facealign_lite import geometry, heatmaps, markups, zoo
 from facealign_lite.data import box_of, check_box, crop, crop_matrix, grey, load_image
 
-MARGIN = 0.35         # room around a box: about the middle of what the networks are trained on
+MARGIN = 0.3          # room around a box, as in training
 BATCH = 32            # crops a forward pass
 
 # Finding a face; the figures behind these numbers are in results/face_finding.json.
-FACE = 0.2            # faceness from which a crop counts as a face
+FACE = 0.28           # faceness from which a crop counts as a face
 SEARCHED = 640        # longest side of the picture that is searched, pixels
 CASCADE = 320         # the same for the cascade, which costs time by the pixel
 SIDES = (0.85, 0.55, 0.35, 0.23)     # of the boxes the network tries itself, in shorter picture sides
 STRIDE = 0.45         # between them, in box sides
-TURNS = (0.0, -0.8, 0.8)             # and their angles, radians: one look reaches about 0.6 to each side
+TURNS = (-0.8, 0.8)                  # angles of the two largest, radians: one look reaches about 0.6 to each side
 FINALISTS = 4         # crops that get a second look
 
 
@@ -138,7 +138,8 @@ def find(picture: NDArray, network: nn.Module) -> NDArray[np.float64]:
     small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     size, (height, width) = network.config.image_size, small.shape[:2]
     tries = [(0.0, proposals(small)),
-             *((angle, grid(height, width, side)) for angle in TURNS for side in SIDES)]
+             *((0.0, grid(height, width, side)) for side in SIDES),
+             *((angle, grid(height, width, side)) for side in SIDES[:2] for angle in TURNS)]
     for angle, boxes in tries:
         if len(boxes) == 0:
             continue
@@ -162,6 +163,8 @@ def best_face(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[
     best, box = 0.0, np.zeros(4)
     for i in np.argsort(-scores.mean(1))[:FINALISTS]:
         points = landmarks[i]
+        if scores[i].mean() < FACE / 2:
+            break
         for _ in range(2):
             if (side := np.ptp(points, axis=0).max()) < 4:                            # all on one spot: no face
                 break

@@ -4,7 +4,6 @@ Colours are Okabe and Ito's, told apart by colour-blind readers too; one part of
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np

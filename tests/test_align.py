@@ -1,0 +1,207 @@
+"""The front door: geometry with a network whose answer is known, faces with the shipped one, and bad input."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage import data
+from torch import nn
+
+from facealign_lite import align as front
+from facealign_lite import geometry, markups, zoo
+from facealign_lite.align import align, best_face, predict
+from facealign_lite.data import box_of, crop_matrix
+
+ASTRONAUT = (176.0, 78.0, 276.0, 190.0)       # her face, brows to chin, with room
+FLIP = list(markups.get("68").flip)
+
+
+class Fixed(nn.Module):
+    """A network that answers the same points whatever it sees."""
+
+    def __init__(self, points):
+        super().__init__()
+        self.config = SimpleNamespace(landmarks=68, image_size=128, in_channels=1)
+        self.weight = nn.Parameter(torch.zeros(1))
+        y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+        u, v = torch.tensor(points, dtype=torch.float32).T[..., None, None]
+        self.logits = -((x - u) ** 2 + (y - v) ** 2) / 2            # softmax: a Gaussian, its mean (u, v)
+
+    def forward(self, images):
+        return [self.logits.expand(len(images), 68, 32, 32)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    return zoo.load("hourglass", "cpu")
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return data.astronaut()
+
+
+@pytest.fixture(scope="module")
+def found(astronaut):
+    return align(astronaut, ASTRONAUT, device="cpu")
+
+
+def test_crop_points_come_back_in_image_pixels():
+    points = np.random.default_rng(0).uniform(8, 23, (68, 2))
+    plain = crop_matrix((20, 30, 80, 110), 128, angle=0.4)
+    mirror = front.mirrored(plain, 128)
+    landmarks, scores = predict(np.zeros((150, 140), np.uint8), np.stack([plain, mirror]), Fixed(points))
+    in_crop = (points + 0.5) * 4 - 0.5
+    np.testing.assert_allclose(geometry.transform(landmarks[0], plain), in_crop, atol=0.02)
+    # in the mirror the network names the left eye right: the names are put back, the place is where it lay
+    np.testing.assert_allclose(geometry.transform(landmarks[1], mirror)[FLIP], in_crop, atol=0.02)
+    assert (scores > 0.4).all() and (scores <= 1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-3.1, 3.1), st.floats(5, 300), st.integers(0, 99))
+def test_upright_crop_levels_the_eyes_and_centres_the_face(angle, side, seed):
+    face = np.random.default_rng(seed).uniform(0, 1, (68, 2))
+    face[36], face[45] = (0.2, 0.3), (0.8, 0.3)
+    points = geometry.transform(face * side, geometry.similarity(1.0, angle, (40.0, -7.0)))
+    seen = geometry.transform(points, front.upright_matrix(points, 128, margin=0.25))
+    assert seen[36][1] == pytest.approx(seen[45][1], abs=1e-6) and seen[36][0] < seen[45][0]
+    left, top, right, bottom = box_of(seen)
+    assert max(right - left, bottom - top) == pytest.approx(128 / 1.25)
+    np.testing.assert_allclose([(left + right) / 2, (top + bottom) / 2], 63.5, atol=1e-6)
+
+
+def test_grid_covers_the_picture():
+    for side in front.SIDES:
+        boxes = front.grid(90, 200, side)
+        np.testing.assert_allclose([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], [-0.5, -0.5, 199.5, 89.5])
+        steps = np.diff(np.unique(boxes[:, 0]))
+        assert (steps <= front.STRIDE * side * 90 + 1e-9).all()
+
+
+def test_the_astronaut_has_her_face(found):
+    points = found.landmarks
+    assert points.shape == (68, 2) and found.scores.shape == (68,) and (found.scores > 0.15).all()
+    assert points.dtype == np.float64 and found.anchors is None and found.contours is None
+    right_eye, left_eye = points[36:42].mean(0), points[42:48].mean(0)
+    mouth, nose, chin = points[48:68].mean(0), points[30], points[8]
+    for part, place in ((right_eye, (204, 101)), (left_eye, (248, 103)), (nose, (225, 127)), (mouth, (223, 145))):
+        assert np.linalg.norm(part - place) < 4
+    assert mouth[1] < chin[1] < 200 and found.box.tolist() == list(ASTRONAUT)
+
+
+def test_her_face_is_found(astronaut, found):
+    alone = align(astronaut, device="cpu")
+    assert np.linalg.norm(alone.landmarks - found.landmarks, axis=1).mean() < 4
+    assert np.abs(alone.box - box_of(alone.landmarks)).max() < 10
+
+
+@pytest.mark.parametrize("change", ["tight", "turned", "small"])
+def test_her_face_is_found_when_it_is(astronaut, found, network, change):
+    picture, move = astronaut, np.eye(2, 3)
+    if change == "tight":
+        left, top, right, bottom = 165, 60, 290, 205
+        picture, move = astronaut[top:bottom, left:right], np.array([[1.0, 0, -left], [0, 1, -top]])
+    if change == "turned":
+        import cv2
+        move = cv2.getRotationMatrix2D((226, 130), 40, 1.0)
+        picture = cv2.warpAffine(astronaut, move, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    if change == "small":
+        picture = np.pad(astronaut[::2, ::2], ((0, 150), (150, 0), (0, 0)), mode="edge")
+        move = np.array([[0.5, 0, 150], [0, 0.5, 0]])
+    there = geometry.transform(found.landmarks, move)
+    moved = align(picture, model=network)
+    side = np.ptp(there, axis=0).max()
+    assert np.linalg.norm(moved.landmarks - there, axis=1).mean() < 0.06 * side
+
+
+def test_the_box_may_be_loose_and_shifted(astronaut, found, network):
+    left, top, right, bottom = box_of(found.landmarks)
+    side = max(right - left, bottom - top)
+    for loose, dx, dy in ((1.0, 0, 0), (1.2, 0, 0), (1.1, 0.08, -0.05)):
+        centre, half = ((left + right) / 2 + dx * side, (top + bottom) / 2 + dy * side), loose * side / 2
+        again = align(astronaut, (centre[0] - half, centre[1] - half, centre[0] + half, centre[1] + half), network)
+        assert np.linalg.norm(again.landmarks - found.landmarks, axis=1).mean() < 0.03 * side
+
+
+def test_a_mirrored_photo_has_mirrored_landmarks(astronaut, found, network):
+    left, top, right, bottom = ASTRONAUT
+    mirror = align(astronaut[:, ::-1], (511 - right, top, 511 - left, bottom), network).landmarks[FLIP]
+    mirror[:, 0] = 511 - mirror[:, 0]
+    assert np.abs(mirror - found.landmarks).max() < 2
+
+
+def test_every_kind_of_image(astronaut, found, network, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(astronaut).save(path)
+    grey = np.asarray(Image.fromarray(astronaut).convert("L"))
+    alpha = np.dstack([astronaut, np.full(astronaut.shape[:2], 255, np.uint8)])
+    for image in (path, str(path), Image.fromarray(astronaut), grey, alpha, astronaut.astype(np.uint16) * 257):
+        points = align(image, ASTRONAUT, network).landmarks
+        assert np.abs(points - found.landmarks).max() < 1
+
+
+def test_no_face_no_answer(network):
+    rng = np.random.default_rng(0)
+    for picture in (np.full((60, 90), 90, np.uint8), rng.integers(0, 256, (80, 80, 3), np.uint8),
+                    np.zeros((3, 5), np.uint8)):
+        with pytest.raises(ValueError, match="no face was found .* give its box"):
+            align(picture, model=network)
+
+
+def test_faceness_is_higher_on_a_face(astronaut, network):
+    from facealign_lite.data import grey
+    face = best_face(grey(astronaut), crop_matrix(ASTRONAUT, 128)[None], network)[0]
+    coffee = best_face(grey(data.coffee()), crop_matrix((100, 100, 250, 250), 128)[None], network)[0]
+    assert face > front.FACE > coffee
+
+
+@pytest.mark.parametrize("box", [
+    (10, 10, 10, 50), (50, 10, 10, 50), (10, 50, 60, 50), (10, 10, np.nan, 50), (10, 10, np.inf, 50), (1, 2, 3),
+    (600, 10, 700, 90), (-90, -90, -10, -10), (30, 30, 30.5, 30.5), (-1e6, -1e6, 1e6, 1e6), "none",
+])
+def test_bad_boxes(astronaut, box):
+    with pytest.raises(ValueError):
+        align(astronaut, box, model=Fixed(np.zeros((68, 2))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), min_size=4, max_size=4))
+def test_any_box_gives_finite_points_or_a_value_error(box):
+    picture, model = np.zeros((40, 60), np.uint8), Fixed(np.linspace(5, 25, 136).reshape(68, 2))
+    try:
+        points = align(picture, box, model).landmarks
+    except ValueError as error:
+        assert "box" in str(error)
+    else:
+        assert np.isfinite(points).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(st.integers(0, 4), st.integers(0, 4)), st.sampled_from([(), (1,), (2,), (3,), (4,), (5,)]),
+       st.sampled_from([np.uint8, np.uint16, np.int64, np.float32, bool, complex]))
+def test_any_array_is_aligned_or_refused(size, channels, kind):
+    image, model = np.zeros((*size, *channels), kind), Fixed(np.linspace(5, 25, 136).reshape(68, 2))
+    readable = min(size) > 0 and channels in ((), (1,), (3,), (4,)) and kind not in (np.int64, complex)
+    if readable:
+        assert align(image, (-1, -1, 4, 4) if min(size) > 1 else (-1, -1, 1, 1), model).landmarks.shape == (68, 2)
+    else:
+        with pytest.raises(ValueError, match="image"):
+            align(image, (-1, -1, 4, 4), model)
+
+
+def test_bad_files_models_and_devices(tmp_path):
+    with pytest.raises(OSError, match="absent.png"):
+        align(tmp_path / "absent.png")
+    for payload in (b"", b"not a picture", b"\x89PNG\r\n\x1a\n" + bytes(40)):
+        (tmp_path / "a.png").write_bytes(payload)
+        with pytest.raises(ValueError, match="a.png"):
+            align(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="model"):
+        align(np.zeros((9, 9), np.uint8), (1, 1, 8, 8), model="nobody")
+    with pytest.raises(ValueError, match="device"):
+        align(np.zeros((9, 9), np.uint8), (1, 1, 8, 8), device="abacus")

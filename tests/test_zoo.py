@@ -1,0 +1,156 @@
+"""Weights files: what is saved comes back, and nothing else is let in."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from facealign_lite import zoo
+from facealign_lite.nets import HourglassConfig, StackedHourglass
+
+TINY = HourglassConfig(image_size=32, channels=8, stem=(4, 8, 8), depth=2)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return StackedHourglass(TINY)
+
+
+def test_float32_comes_back_to_the_bit(model, tmp_path):
+    found, record = zoo.read(zoo.save(model, tmp_path / "a.safetensors", {"steps": 7}, half=False))
+    assert found.config == TINY and record == {"steps": 7} and not found.training
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.state_dict().items())
+
+
+def test_float16_is_half_the_size_and_close(model, tmp_path):
+    whole = zoo.save(model, tmp_path / "a.safetensors", half=False)
+    half = zoo.save(model, tmp_path / "b.safetensors")
+    kernels = sum(value.numel() for value in model.state_dict().values() if value.ndim > 1)
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * kernels, abs=200)
+    found = zoo.load(half, "cpu")
+    images = torch.rand(2, 1, 32, 32) - 0.5
+    assert next(found.parameters()).dtype == torch.float32
+    torch.testing.assert_close(found(images)[-1], model.eval()(images)[-1], atol=1e-2, rtol=1e-2)
+
+
+def test_what_float16_cannot_hold_stays_float32(model, tmp_path):
+    with torch.no_grad():
+        model.heads[0].weight[0, 0] = 1e6
+        model.stem[1].running_var[0] = 1e-9
+    found, _ = zoo.read(zoo.save(model, tmp_path / "a.safetensors"))
+    assert found.heads[0].weight[0, 0] == 1e6 and found.stem[1].running_var[0] == 1e-9
+
+
+def test_shipped_models_are_small_and_whole():
+    for name in zoo.names():
+        model = zoo.load(name, "cpu")
+        assert (zoo.FOLDER / f"{name}.safetensors").stat().st_size < 2_000_000
+        with torch.inference_mode():
+            size = model.config.image_size
+            output = model(torch.zeros(1, model.config.in_channels, size, size))[-1]
+        assert output.shape[1] == model.config.landmarks and torch.isfinite(output).all()
+        assert zoo.record(name)
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="hourglass.*'hourgals'"):
+        zoo.load("hourgals")
+    with pytest.raises(ValueError, match="hourgals"):
+        zoo.record("hourgals")
+
+
+def test_missing_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match="hourglass.safetensors"):
+        zoo.load("hourglass")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader(tmp_path_factory, payload):
+    path = tmp_path_factory.mktemp("zoo") / "a.safetensors"
+    path.write_bytes(payload)
+    with pytest.raises(ValueError, match="a.safetensors"):
+        zoo.read(path)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.999])
+def test_truncated_file(model, tmp_path, keep):
+    path = zoo.save(model, tmp_path / "a.safetensors")
+    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        zoo.read(path)
+
+
+def meta(**changes):
+    good = {"format": zoo.FORMAT, "architecture": "StackedHourglass",
+            "config": json.dumps({"image_size": 32, "channels": 8, "stem": [4, 8, 8], "depth": 2}), "record": "{}"}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+@pytest.mark.parametrize("changes", [
+    {"format": None}, {"format": "other 1"}, {"architecture": "ResNet"}, {"config": None}, {"config": "[1, 2]"},
+    {"config": "{"}, {"config": '{"unknown": 1}'}, {"config": '{"stacks": 0}'}, {"config": '{"stacks": "two"}'},
+])
+def test_foreign_metadata(model, tmp_path, changes):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(to_bytes(model.state_dict(), meta(**changes)))
+    with pytest.raises(ValueError, match="a.safetensors must"):
+        zoo.read(path)
+
+
+def test_weights_of_another_network(model, tmp_path):
+    path, tensors = tmp_path / "a.safetensors", dict(model.state_dict())
+    for change in (lambda t: t.pop("heads.0.bias"), lambda t: t.update(foreign=torch.ones(1)),
+                   lambda t: t.update({"heads.0.bias": torch.ones(3)})):
+        other = dict(tensors)
+        change(other)
+        path.write_bytes(to_bytes(other, meta()))
+        with pytest.raises(ValueError, match="must hold the weights"):
+            zoo.read(path)
+    path.write_bytes(to_bytes(tensors, meta()))
+    assert zoo.read(path)[0].config == TINY
+
+
+def test_nan_is_neither_written_nor_read(model, tmp_path):
+    with torch.no_grad():
+        model.heads[0].bias[3] = np.nan
+    with pytest.raises(ValueError, match="heads.0.bias"):
+        zoo.save(model, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(model.state_dict(), meta()))
+    with pytest.raises(ValueError, match="heads.0.bias"):
+        zoo.read(tmp_path / "a.safetensors")
+
+
+def test_save_refuses_other_models_and_endings(model, tmp_path):
+    with pytest.raises(ValueError, match="Linear"):
+        zoo.save(nn.Linear(2, 2), tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"\.safetensors"):
+        zoo.save(model, tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_leaves_the_old_file(model, tmp_path, monkeypatch):
+    path = zoo.save(model, tmp_path / "a.safetensors", {"steps": 1})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="a.safetensors"):
+        zoo.save(model, path, {"steps": 2})
+    assert zoo.read(path)[1] == {"steps": 1} and [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_devices():
+    assert zoo.pick_device("cpu") == torch.device("cpu")
+    assert zoo.pick_device().type in ("cpu", "cuda", "mps")
+    for name in ("gpu9", "cuda:99", "", 3.5):
+        with pytest.raises(ValueError, match="device"):
+            zoo.pick_device(name)

@@ -1,0 +1,97 @@
+"""The command line: a picture and a file out, or one line and exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from skimage import data
+
+from facealign_lite.__main__ import main, overlay
+from facealign_lite.align import Alignment
+
+BOX = ["--box", "176", "78", "276", "190"]
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "astronaut.png"
+    cv2.imwrite(str(path), data.astronaut()[..., ::-1])
+    return path
+
+
+def failed(capsys, *arguments):
+    assert main([str(a) for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("facealign_lite: ") and "Traceback" not in err
+    return err
+
+
+def test_draws_68_points_on_the_astronaut(photo, tmp_path, capsys):
+    out, told = tmp_path / "overlay.png", tmp_path / "out.json"
+    assert main([str(photo), "--out", str(out), "--json", str(told), "--device", "cpu"]) == 0
+    drawn, found = cv2.imread(str(out))[..., ::-1], json.loads(told.read_text())
+    points = np.array(found["landmarks"])
+    assert drawn.shape == (512, 512, 3) and points.shape == (68, 2) and len(found["scores"]) == 68
+    changed = (drawn != data.astronaut()).any(-1)
+    rows, columns = np.round(points).astype(int).T[::-1]
+    assert changed[rows, columns].all()                                    # a dot on every landmark,
+    far = np.min(np.hypot(*(np.argwhere(changed)[:, ::-1, None] - points.T[None]).transpose(1, 0, 2)), axis=1)
+    assert far.max() < 5                                                   # and nothing elsewhere
+    left, top, right, bottom = found["box"]
+    assert 150 < left < 205 and 60 < top < 110 and 245 < right < 300 and 160 < bottom < 205
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_one_line_and_no_traceback_from_the_shell(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "facealign_lite", str(tmp_path / "absent.jpg")],
+                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "absent.jpg" in done.stderr
+
+
+def test_bad_pictures(tmp_path, capsys):
+    assert "absent.png" in failed(capsys, tmp_path / "absent.png")
+    for payload in (b"", b"text", b"\xff\xd8\xff\xe0" + bytes(30)):
+        (tmp_path / "a.jpg").write_bytes(payload)
+        assert "a.jpg" in failed(capsys, tmp_path / "a.jpg", "--out", tmp_path / "o.png")
+    assert failed(capsys, tmp_path) and not (tmp_path / "o.png").exists()
+
+
+def test_no_face(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "plain.png"), np.full((50, 70), 120, np.uint8))
+    assert "no face was found" in failed(capsys, tmp_path / "plain.png", "--out", tmp_path / "o.png")
+    assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["--box", "1", "2", "3"], ["--box", "a", "b", "c", "d"], ["--nonsense"], ["--box", "5", "5", "5", "9"],
+    ["--box", "9000", "5", "9100", "90"], ["--box", "nan", "5", "9", "9"], [*BOX, "--model", "nobody"],
+    [*BOX, "--model", "absent.safetensors"], [*BOX, "--device", "abacus"], [*BOX, "--out", "o.jpg"],
+])
+def test_bad_arguments(photo, capsys, arguments):
+    assert failed(capsys, *([photo, *arguments] if arguments else []))
+
+
+def test_a_file_that_cannot_be_written(photo, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "o.png" in failed(capsys, photo, *BOX, "--out", tmp_path / "file" / "o.png")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text("0123456789.-einfa", max_size=6), min_size=4, max_size=4))
+def test_any_box_text_ends_in_0_or_2(photo, capsys, words):
+    assert main([str(photo), "--box", *words, "--device", "cpu"]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_grey_pictures_and_points_outside_are_drawn():
+    points = np.linspace(-20, 60, 136).reshape(68, 2)
+    picture = np.zeros((40, 50), np.uint8)
+    drawn = overlay(picture, Alignment(points, np.ones(68), np.array([0, 0, 9, 9.0])))
+    assert drawn.shape == (40, 50, 3) and drawn.any() and not picture.any()

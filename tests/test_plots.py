@@ -1,0 +1,110 @@
+"""Figures: what is drawn lies where it should, and every function returns its Axes."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+
+from facealign_lite import markups, metrics, plots
+
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+POINTS = np.random.default_rng(0).uniform(2, 38, (68, 2))
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_parts_have_their_colours():
+    colours = plots.part_colours()
+    groups = markups.get("68").groups
+    assert len(colours) == 68 and set(colours) == set(plots.PARTS.values())
+    assert all(colours[i] == colour for part, colour in plots.PARTS.items() for i in groups[part])
+    assert plots.part_colours(5) == [plots.BLUE] * 5
+
+
+def test_part_colours_differ_for_colour_blind_readers():
+    """Machado's deuteranopia matrix (2009, severity 1): the five parts stay apart by more than a shade."""
+    blind = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+    seen = np.array([blind @ to_rgb(colour) for colour in plots.PARTS.values()])
+    apart = np.linalg.norm(seen[:, None] - seen, axis=-1) + np.eye(len(seen))
+    assert apart.min() > 0.12
+
+
+def test_show_draws_points_contours_and_box():
+    visible = np.arange(68) % 3 > 0
+    ax = plots.show(IMAGE, POINTS, {"lid": POINTS[:9], "lip": POINTS[9:20]}, visible, (3, 4, 30, 33), title="a face")
+    full, hollow = ax.collections
+    np.testing.assert_allclose(full.get_offsets(), POINTS[visible])
+    np.testing.assert_allclose(hollow.get_offsets(), POINTS[~visible])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), POINTS[:9])
+    assert len(ax.lines) == 3 and ax.get_title() == "a face"
+    assert ax.get_xlim() == (-0.5, 59.5) and ax.get_ylim() == (39.5, -0.5)
+
+
+def test_show_draws_on_the_axes_given():
+    ax = plt.subplots()[1]
+    assert plots.show(IMAGE[..., 0], ax=ax) is ax
+
+
+def test_sheet_scales_points_with_their_tiles():
+    images = [np.zeros((40, 40), np.uint8), np.zeros((20, 20, 3), np.uint8), np.zeros((40, 20), np.uint8)]
+    corners = [np.array([[-0.5, -0.5], [w - 0.5, h - 0.5]]) for h, w in ((40, 40), (20, 20), (40, 20))]
+    ax = plots.sheet(images, corners, columns=2, size=80, contours=[{"c": c} for c in corners], titles=["a", "b", "c"])
+    drawn = [c.get_offsets() for c in ax.collections]
+    np.testing.assert_allclose(drawn[0], [[-0.5, -0.5], [79.5, 79.5]])
+    np.testing.assert_allclose(drawn[1], [[79.5, -0.5], [159.5, 79.5]])
+    np.testing.assert_allclose(drawn[2], [[-0.5, 79.5], [39.5, 159.5]])
+    assert len(ax.images) == 3 and ax.get_xlim() == (-0.5, 159.5)
+
+
+def test_heatmap_is_opaque_at_its_peak():
+    maps = np.zeros((2, 8, 8))
+    maps[0, 2, 3], maps[1, 5, 6] = 4.0, 0.5
+    over = plots.heatmap(IMAGE, maps, [plots.BLUE, plots.VERMILLION]).images[1].get_array()
+    np.testing.assert_allclose(over[2, 3], [*to_rgb(plots.BLUE), 0.85])
+    np.testing.assert_allclose(over[5, 6], [*to_rgb(plots.VERMILLION), 0.85])
+    assert over[0, 0, 3] == 0
+
+
+def test_ced_is_the_share_below():
+    errors = np.array([0.02, 0.04, 0.06, 0.3])
+    ax = plots.ced({"ours": errors, "theirs": errors / 2})
+    x, y = ax.lines[0].get_data()
+    for at, share in ((1.0, 0), (2.5, 25), (5.0, 50), (10.0, 75)):
+        assert y[np.argmin(abs(x - at))] == share
+    assert f"{metrics.auc(errors, 0.1):.3f}" in ax.get_legend().get_texts()[0].get_text()
+
+
+def test_part_errors_are_means_of_the_parts():
+    errors = np.random.default_rng(1).uniform(0, 0.1, (7, 68))
+    ax = plots.part_errors({"raw": errors, "adapted": errors / 2})
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    groups = markups.get("68").groups
+    np.testing.assert_allclose(heights, [100 * errors[:, list(groups[part])].mean() for part in plots.PARTS])
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(plots.PARTS)
+
+
+def test_every_figure_is_an_axes():
+    for ax in (plots.show(IMAGE), plots.sheet([IMAGE]), plots.heatmap(IMAGE, np.ones((1, 4, 4))),
+               plots.ced({"a": [0.1]}), plots.part_errors({"a": np.ones((1, 68))})):
+        assert isinstance(ax, Axes)
+        ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("call", [
+    lambda: plots.show(np.zeros(5)), lambda: plots.show(IMAGE, np.zeros((68, 3))),
+    lambda: plots.show(IMAGE, POINTS, visibility=[True]), lambda: plots.sheet([]),
+    lambda: plots.sheet([IMAGE], [POINTS, POINTS]), lambda: plots.heatmap(IMAGE, np.zeros((4, 4))),
+    lambda: plots.part_errors({"a": np.ones((1, 68))}, markup="67"),
+])
+def test_bad_input(call):
+    with pytest.raises(ValueError):
+        call()

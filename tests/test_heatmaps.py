@@ -26,7 +26,7 @@ def near_every_border(height, width, margin=0.0, n=40):
 def test_round_trip_of_clean_gaussians(method, image, heatmap):
     height, width = (image, image) if isinstance(image, int) else image
     random = np.random.default_rng(0)
-    points = random.uniform([-0.5, -0.5], [width - 0.5, height - 0.5], (400, 2))
+    points = random.uniform([-0.5, -0.5], [width - 0.5, height - 0.5], (300, 2))
     found = to_image(decode(encode(to_heatmap(points, image, heatmap), heatmap, 1.5), method), heatmap, image)
     error = np.linalg.norm(found - points, axis=-1)
     assert error.mean() < 0.01 and error.max() < 0.1       # image pixels
@@ -43,7 +43,7 @@ def test_round_trip_at_every_border(method, sigma):
     assert np.linalg.norm(found - outermost, axis=-1).mean() < 0.01
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(-0.5, 40.5), st.floats(-0.5, 30.5), st.floats(0.9, 2.5), st.floats(0.01, 50))
 def test_any_point_comes_back_whatever_the_height(x, y, sigma, height):
     point = np.array([[x, y]])
@@ -51,18 +51,55 @@ def test_any_point_comes_back_whatever_the_height(x, y, sigma, height):
         np.testing.assert_allclose(decode(height * encode(point, (31, 41), sigma), method), point, atol=0.02)
 
 
-@pytest.mark.parametrize("shape, most", [("ged", 0.1), ("student_t", 0.05), ("parabola", 0.3)])
-def test_other_shapes_lose_little(shape, most):
-    points = np.random.default_rng(1).uniform(6, 56, (500, 2))
-    error = np.linalg.norm(decode(encode(points, 64, 2.0, shape), "center_of_mass") - points, axis=-1)
-    nearest = np.linalg.norm(np.round(points) - points, axis=-1)
-    assert error.mean() < most * nearest.mean()            # against the best that whole pixels can do
+@pytest.mark.parametrize("method", SUBPIXEL)
+@pytest.mark.parametrize("shape, sigma", [("ged", 1.0), ("ged", 2.0), ("student_t", 1.0), ("student_t", 3.0),
+                                          ("parabola", 4.0)])
+def test_every_shape_comes_back_once_it_is_named(shape, sigma, method):
+    image, heatmap = (160, 128), (40, 32)
+    points = np.concatenate([np.random.default_rng(1).uniform([-0.5, -0.5], [127.5, 159.5], (300, 2)),
+                             near_every_border(*image, margin=-0.4)])
+    maps = encode(to_heatmap(points, image, heatmap), heatmap, sigma, shape)
+    for kind in (np.float64, np.float32):
+        error = np.linalg.norm(to_image(decode(maps.astype(kind), method, shape), heatmap, image) - points, axis=-1)
+        assert error.mean() < 0.01 and error.max() < 0.1   # image pixels
+
+
+def test_four_lit_pixels_of_a_parabola_are_enough():
+    """With ACE-Net's sigma of 2 in training away from the border, with its 3 at test time along it; but two are not."""
+    points = np.random.default_rng(6).uniform(4, 20, (300, 2))
+    maps = encode(points, 25, 2.0, "parabola")
+    assert (maps > 0).sum((-2, -1)).min() == 4
+    np.testing.assert_allclose(decode(maps, "center_of_mass", "parabola"), points, atol=1e-3)
+    outermost = near_every_border(25, 25, margin=-0.45, n=26)
+    outermost = outermost[((outermost > 0) & (outermost < 24)).any(-1)]
+    maps = encode(outermost, 25, 3.0, "parabola")
+    np.testing.assert_allclose(decode(maps, "center_of_mass", "parabola"), outermost, atol=1e-3)
+    corner = np.array([[-0.3, -0.1]])
+    assert np.abs(decode(encode(corner, 25, 2.0, "parabola"), "center_of_mass", "parabola") - corner).max() > 0.02
+
+
+@pytest.mark.parametrize("shape, sigma, most", [("ged", 1.5, 0.0025), ("student_t", 1.5, 0.0025),
+                                                ("parabola", 3.0, 0.02), ("parabola", 2.0, 0.08)])
+def test_center_of_mass_away_from_the_border_hardly_needs_the_name(shape, sigma, most):
+    points = np.random.default_rng(1).uniform(6, 18, (300, 2))
+    error = np.linalg.norm(decode(encode(points, 25, sigma, shape)) - points, axis=-1)
+    assert error.mean() < most                             # heatmap pixels
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(sorted(SHAPES)), st.sampled_from(SUBPIXEL), st.floats(0, 1))
+def test_naming_the_shape_is_safe_on_any_map(seed, shape, method, lit):
+    random = np.random.default_rng(seed)
+    maps = random.normal(size=(6, 9, 7)) * (random.random((6, 9, 7)) < lit)
+    for kind in (np.float64, np.float32):
+        found = decode(maps.astype(kind), method, shape)
+        assert (np.abs(found - decode(maps.astype(kind), "argmax")) <= 1).all()
 
 
 def test_what_the_coarse_decoders_lose():
     """A uniform place in a pixel is 0.3826 from its centre in the mean; a quarter towards the point leaves 0.1913."""
-    points = np.random.default_rng(2).uniform(10, 50, (4000, 2))
-    maps = encode(points.astype(np.float32), 64, 1.5)
+    points = np.random.default_rng(2).uniform(4, 20, (4000, 2))
+    maps = encode(points.astype(np.float32), 25, 1.5)
     loss = {m: np.linalg.norm(decode(maps, m) - points, axis=-1).mean() for m in ("argmax", "quarter")}
     assert loss["argmax"] == pytest.approx(0.3826, abs=0.01)
     assert loss["quarter"] == pytest.approx(0.3826 / 2, abs=0.01)
@@ -240,6 +277,7 @@ POINT = np.zeros((1, 2))
     (lambda: encode(POINT, 8, 1.0, "square"), "gaussian, ged, student_t, parabola"),
     (lambda: encode(np.array([["a", "b"]]), 8, 1.0), "numbers"),
     (lambda: decode(np.zeros((1, 4, 4)), "magic"), "argmax, quarter, center_of_mass, dark"),
+    (lambda: decode(np.zeros((1, 4, 4)), shape="square"), "gaussian, ged, student_t, parabola"),
     (lambda: decode(np.full((1, 4, 4), np.nan)), "heatmaps"),
     (lambda: decode(np.zeros((1, 0, 4))), "heatmaps"),
     (lambda: decode(np.zeros(4)), "heatmaps"),

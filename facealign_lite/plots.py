@@ -15,6 +15,7 @@ from facealign_lite import markups, metrics
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+VERMILLION = VERMILION       # both spellings are in use  # codespell:ignore vermillion
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK)
 PARTS = {"jaw": SKY, "brow": ORANGE, "nose": GREEN, "eye": YELLOW, "mouth": PURPLE}
 

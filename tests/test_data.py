@@ -58,7 +58,7 @@ RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
     (Image.fromarray(RGB), RGB), (Image.fromarray(RGB[..., 0]), RGB[..., 0]),
     (Image.fromarray(RGB).convert("RGBA"), RGB),
     (Image.fromarray(RGB[..., 0].astype(np.uint16) * 257), RGB[..., 0]),
-], ids=str)
+])
 def test_every_form_of_image_becomes_the_same_bytes(source, wanted):
     seen = load_image(source)
     assert seen.dtype == np.uint8 and seen.flags.c_contiguous
@@ -88,7 +88,7 @@ def test_photos_are_turned_upright(tmp_path):
 
 @pytest.mark.parametrize("source", [np.zeros((0, 4)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8),
                                     np.zeros((4, 4), np.int64), np.full((4, 4), np.nan), np.full((4, 4), 1.5),
-                                    np.zeros((1 << 15, 1), np.uint8), np.zeros((2, 3, 4, 3), np.uint8)], ids=str)
+                                    np.zeros((1 << 15, 1), np.uint8), np.zeros((2, 3, 4, 3), np.uint8)])
 def test_images_of_no_known_form_are_refused(source):
     with pytest.raises(ValueError, match="image"):
         load_image(source)

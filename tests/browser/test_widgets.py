@@ -4,15 +4,11 @@ The page holds nothing but the figure's own module and a model object that answe
 """
 import base64
 import re
-import shutil
 
 import numpy as np
 import pytest
 
 from facealign_lite import heatmaps, metrics, widgets
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path")]
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -31,15 +27,6 @@ MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   await new Promise((done) => setTimeout(done, 60));
   await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

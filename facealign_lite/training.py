@@ -1,6 +1,6 @@
 """One training loop for every model of the book: fixed budget, atomic checkpoints, exact resume, several processes."""
 
-import contextlib
+import atexit
 import hashlib
 import json
 import math
@@ -95,7 +95,8 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
         raise ValueError("data must not be empty")
     if resume and config.out is None:
         raise ValueError("resume needs config.out, got None")
-    with _processes(config) as (device, rank, world), torch.random.fork_rng():
+    device, rank, world = _processes(config)
+    with torch.random.fork_rng():
         return _Run(model, data, loss, config, device, rank, world).go(resume, progress)
 
 
@@ -313,21 +314,17 @@ class _Order:
             yield keys[self.rank::self.world]
 
 
-@contextlib.contextmanager
-def _processes(config: TrainConfig) -> Iterator[tuple[torch.device, int, int]]:
+def _processes(config: TrainConfig) -> tuple[torch.device, int, int]:
     """Device, rank and number of processes; joins those that ``torchrun`` started."""
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     world = int(os.environ.get("WORLD_SIZE", 1))
-    ours = world > 1 and not dist.is_initialized()
-    if ours:
+    if world > 1 and not dist.is_initialized():
+        # joined once and left at exit: a second group in the same launch would find the first one's addresses and hang
         dist.init_process_group("nccl" if cuda else "gloo")
-    try:
-        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        name = config.device if config.device != "auto" else "cuda" if cuda else "cpu"
-        if cuda and world > 1:
-            name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
-            torch.cuda.set_device(name)
-        yield torch.device(name), rank, world
-    finally:
-        if ours:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    name = config.device if config.device != "auto" else "cuda" if cuda else "cpu"
+    if cuda and world > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
+        torch.cuda.set_device(name)
+    return torch.device(name), rank, world

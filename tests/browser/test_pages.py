@@ -13,10 +13,10 @@ from book.executed import ROOT
 HTML = ROOT / "_build" / "html"
 CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glob("*.html"))]
 PAGES = [*(f"book/{page.name}" for page in sorted((HTML / "book").glob("*.html"))), *CHAPTERS]
-# sphinx-thebe declares a name twice on every page; nothing uses it.
-KNOWN = re.compile(r"Identifier 'THEBE_JS_URL' has already been declared")
+# sphinx-thebe declares a name twice on every page; nothing uses it. A browser asks once for an icon of the whole site.
+KNOWN = re.compile(r"Identifier 'THEBE_JS_URL' has already been declared|/favicon\.ico$")
 # It also asks early for Font Awesome's fonts, which a browser grants over http only; its icons do without.
-KNOWN_ON_DISK = re.compile(r"fontawesome/\S+\.woff2|^Failed to load resource: net::ERR_FAILED$")
+KNOWN_ON_DISK = re.compile(r"fontawesome/\S+\.woff2|^Failed to load resource: net::ERR_FAILED")
 LOOK = """f => f.innerText + [...f.querySelectorAll("canvas")].map(c => c.toDataURL())
                 + [...f.querySelectorAll("svg")].map(s => s.innerHTML)"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
@@ -54,7 +54,8 @@ def visit(browser):
         page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
         page.on("response", lambda a: faults.append(f"{a.status}: {a.url}") if a.status >= 400 else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda words: faults.append(words.text) if words.type == "error" else None)
+        page.on("console", lambda words: faults.append(f"{words.text} {words.location['url']}") if words.type == "error"
+                else None)
         page.goto(url, wait_until="networkidle")
         return page, asked, [fault for fault in faults if not KNOWN.search(fault)]
 

@@ -250,7 +250,7 @@ METHODS = {"argmax": _argmax, "quarter": _quarter, "center_of_mass": _center_of_
 def _hottest(maps: Tensor) -> Tensor:
     """(..., 2) integer (x, y) of the first maximum; the middle of a map without heat."""
     height, width = maps.shape[-2:]
-    flat = maps.flatten(-2)
+    flat = maps.flatten(-2).clamp(min=0)
     value, index = flat.max(-1)
     index = torch.where(value > flat.min(-1).values, index, (height // 2) * width + width // 2)
     return torch.stack([index % width, index // width], -1)

@@ -116,6 +116,7 @@ def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gauss
         raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
     maps = _check_maps(heatmaps)
     if method in ("center_of_mass", "dark"):
+        maps = maps.clamp(min=0)
         if shape == "parabola":
             return _paraboloid(maps)
         if shape in INVERSES:
@@ -250,7 +251,7 @@ METHODS = {"argmax": _argmax, "quarter": _quarter, "center_of_mass": _center_of_
 def _hottest(maps: Tensor) -> Tensor:
     """(..., 2) integer (x, y) of the first maximum; the middle of a map without heat."""
     height, width = maps.shape[-2:]
-    flat = maps.flatten(-2).clamp(min=0)
+    flat = maps.flatten(-2)
     value, index = flat.max(-1)
     index = torch.where(value > flat.min(-1).values, index, (height // 2) * width + width // 2)
     return torch.stack([index % width, index // width], -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -40,11 +41,7 @@ def rasterize(camera: np.ndarray, triangles: np.ndarray, view: View) -> Fragment
     of attributes follows.
     """
     corners = _sheared(camera, view)[triangles].reshape(-1, 3)
-    values = np.zeros((len(corners), 3), np.float32)
-    values[:, 0] = np.repeat(np.arange(len(triangles)), 3)
-    values[1::3, 1] = 1
-    values[2::3, 2] = 1
-    order = np.arange(len(corners), dtype=np.int32).reshape(-1, 3)
+    order, values = (rows[:n] for rows, n in zip(_numbered(1 << 15), (len(triangles), len(corners))))
     drawn = np.zeros((view.size, view.size, 3), np.float32)
     depth = np.full((view.size, view.size), FAR, np.float32)
     cv2.triangleRasterize(corners, order, values, drawn, depth, WORLD, _field_of_view(view), NEAR, FAR, _settings())
@@ -53,6 +50,16 @@ def rasterize(camera: np.ndarray, triangles: np.ndarray, view: View) -> Fragment
     ids = np.rint(seen[:, 0]).astype(np.intp)
     b, c = seen[:, 1], seen[:, 2]
     return Fragments(pixels, ids, triangles[ids], np.stack([1 - b - c, b, c], axis=1), depth)
+
+
+@lru_cache(maxsize=1)
+def _numbered(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles (count, 3) with corners of their own, and the corners' values (number, second?, third?)."""
+    values = np.zeros((3 * count, 3), np.float32)
+    values[:, 0] = np.repeat(np.arange(count), 3)
+    values[1::3, 1] = 1
+    values[2::3, 2] = 1
+    return np.arange(3 * count, dtype=np.int32).reshape(-1, 3), values
 
 
 def depth_map(camera: np.ndarray, triangles: np.ndarray, view: View) -> np.ndarray:

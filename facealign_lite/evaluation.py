@@ -310,17 +310,25 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m facealign_lite.evaluation PAPER``: run the arms in ``tools/claims_PAPER.py`` and print a table."""
+    """``python -m facealign_lite.evaluation PAPER [ARM ...]``: run the arms in ``tools/claims_PAPER.py``, print a table.
+
+    Named arms only, where some are named: several processes can share the work.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     known = sorted(path.stem.removeprefix("claims_") for path in (ROOT / "tools").glob("claims_*.py"))
-    if len(arguments) != 1 or arguments[0] not in known:
-        print(f"usage: python -m facealign_lite.evaluation PAPER, one of: {' '.join(known)}", file=sys.stderr)
+    if not arguments or arguments[0] not in known:
+        print(f"usage: python -m facealign_lite.evaluation PAPER [ARM ...], one of: {' '.join(known)}",
+              file=sys.stderr)
         return 2
     spec = importlib.util.spec_from_file_location("claims", ROOT / "tools" / f"claims_{arguments[0]}.py")
     claims = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(claims)
+    if unknown := set(arguments[1:]) - set(claims.ARMS):
+        print(f"error: arm must be one of {' '.join(claims.ARMS)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    arms = {name: claims.ARMS[name] for name in arguments[1:] or claims.ARMS}
     try:
-        records = run_arms(arguments[0], claims.ARMS, claims.SEEDS, claims.WHAT, claims.DATA, claims.BUDGET, RESULTS)
+        records = run_arms(arguments[0], arms, claims.SEEDS, claims.WHAT, claims.DATA, claims.BUDGET, RESULTS)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from facealign_lite import geometry, markups
 
 from .augmentation import Augmentation
-from .samples import box_of, check_box, load_image
+from .samples import box_of, check_box, load_image, stacked_contours
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -137,7 +137,8 @@ class Crops(Dataset):
 
         Returns:
             image (C, S, S) float32 in [-0.5, 0.5]; landmarks (K, 2) float32 in crop pixels (NaN where there are none);
-            visibility (K,) float32, 1 where nobody said; matrix (2, 3) float64 image -> crop; index.
+            visibility (K,) float32, 1 where nobody said; matrix (2, 3) float64 image -> crop; index. Where the sample
+            knows its contours also anchors (12, 2) and contours (13, CONTOUR_POINTS, 2), float32 crop pixels.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index}")
@@ -158,12 +159,17 @@ class Crops(Dataset):
         if sample.visibility is not None:
             visibility = np.asarray(sample.visibility, np.float64)[order]
         planes = image.transpose(2, 0, 1) if self.colour else image[None]
+        anchors, contours = stacked_contours(sample)
+        known = {} if contours is None else {
+            "anchors": geometry.transform(anchors, matrix)[list(markups.ANCHOR_FLIP) if mirrored else slice(None)],
+            "contours": geometry.transform(contours, matrix)[list(markups.CONTOUR_FLIP) if mirrored else slice(None)]}
         return {
             "image": torch.from_numpy(np.ascontiguousarray(planes, np.float32) - np.float32(0.5)),
             "landmarks": torch.from_numpy(landmarks.astype(np.float32)),
             "visibility": torch.from_numpy(visibility.astype(np.float32)),
             "matrix": torch.from_numpy(matrix),
             "index": torch.tensor(index),
+            **{name: torch.from_numpy(points.astype(np.float32)) for name, points in known.items()},
         }
 
     def _matrix(self, sample: Any, index: int, rng: np.random.Generator) -> tuple[NDArray, bool]:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from facealign_lite import markups
+
 from .files import write_atomic
-from .samples import Sample, box_of, load_image
+from .samples import Sample, box_of, load_image, stacked_contours
 
 FORMAT = 1
 
@@ -37,17 +39,25 @@ class PackedFaces(Sequence):
         self.landmarks = np.load(self.path / "landmarks.npy")                    # (N, K, 2) float64
         self.visibility = np.load(self.path / "visibility.npy")                  # (N, K) bool
         self.boxes = np.load(self.path / "boxes.npy")                            # (N, 4) float64
+        self.anchors = self.contours = None
+        if meta.get("contours"):
+            self.anchors = np.load(self.path / "anchors.npy")                    # (N, 12, 2) float64
+            self.contours = np.load(self.path / "contours.npy")                  # (N, 13, CONTOUR_POINTS, 2) float32
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
         return Sample(np.asarray(self.images[index]), self.landmarks[index], self.visibility[index],
-                      self.boxes[index], self.markup, self.tags[index])
+                      self.boxes[index], self.markup, self.tags[index],
+                      None if self.anchors is None else self.anchors[index],
+                      None if self.contours is None else dict(zip(markups.CONTOURS, self.contours[index])))
 
 
 def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, progress: bool = False) -> PackedFaces:
     """Save samples of one image size and markup; the folder appears under its name only when complete.
+
+    Contours are kept as ``CONTOUR_POINTS`` points at equal arcs each, where every sample has them.
 
     Args:
         path: new folder; one that is there is replaced.
@@ -79,8 +89,9 @@ def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -
     if progress:
         from tqdm.auto import tqdm
         loader = tqdm(loader, unit="face")
-    images, landmarks, visibility, boxes, tags, first = None, [], [], [], [], None
-    for i, (image, points, visible, box, markup, tag) in enumerate(loader):
+    images, first = None, None
+    landmarks, visibility, boxes, tags, anchors, contours = [], [], [], [], [], []
+    for i, (image, points, visible, box, markup, tag, anchor, contour) in enumerate(loader):
         if images is None:
             first = (image.shape, markup)
             images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(samples), *image.shape))
@@ -89,10 +100,15 @@ def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -
         images[i] = image
         for rows, value in ((landmarks, points), (visibility, visible), (boxes, box), (tags, tag)):
             rows.append(value)
+        if contour is not None:
+            anchors.append(anchor)
+            contours.append(contour)
     images.flush()
-    for name, rows in (("landmarks", landmarks), ("visibility", visibility), ("boxes", boxes)):
+    complete = len(contours) == len(samples)
+    arrays = {"landmarks": landmarks, "visibility": visibility, "boxes": boxes}
+    for name, rows in (arrays | ({"anchors": anchors, "contours": contours} if complete else {})).items():
         np.save(folder / f"{name}.npy", np.stack(rows))
-    meta = {"format": FORMAT, "markup": first[1], "tags": tags}
+    meta = {"format": FORMAT, "markup": first[1], "tags": tags, "contours": complete}
     write_atomic(folder / "pack.json", json.dumps(meta, default=lambda v: v.item()).encode())  # last: all is there
 
 
@@ -116,4 +132,5 @@ class _Plain:
         points = np.asarray(sample.landmarks, np.float64)
         visible = np.ones(len(points), bool) if sample.visibility is None else np.asarray(sample.visibility, bool)
         box = box_of(points) if sample.box is None else np.asarray(sample.box, np.float64)
-        return load_image(sample.image), points, visible, box, sample.markup, dict(sample.tags)
+        anchors, contours = stacked_contours(sample)
+        return load_image(sample.image), points, visible, box, sample.markup, dict(sample.tags), anchors, contours

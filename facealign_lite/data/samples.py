@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facealign_lite import markups
+from facealign_lite import geometry, markups
 
+CONTOUR_POINTS = 64  # points of a contour in crops and packs, at equal arcs
 EDGE = 1 << 15  # cv2.warpAffine counts pixels in 16 bits
 
 
@@ -26,6 +27,8 @@ class Sample:
         box: (left, top, right, bottom) pixels around the face; the landmarks' own box if None.
         markup: name in ``markups.MARKUPS``.
         tags: subset flags and other facts, by name.
+        anchors: (12, 2) in the order of ``markups.ANCHORS``, where they are known.
+        contours: all of ``markups.CONTOURS`` by name, polylines (M, 2), where they are known.
 
     Raises:
         ValueError: if a shape does not match the markup, a number is not finite or the box has no area.
@@ -37,6 +40,8 @@ class Sample:
     box: NDArray | None = None
     markup: str = "68"
     tags: Mapping[str, Any] = field(default_factory=dict)
+    anchors: NDArray | None = None
+    contours: Mapping[str, NDArray] | None = None
 
     def __post_init__(self) -> None:
         count = markups.get(self.markup).count
@@ -54,6 +59,20 @@ class Sample:
             object.__setattr__(self, "visibility", visibility)
         if self.box is not None:
             object.__setattr__(self, "box", check_box(self.box))
+        if self.anchors is not None and np.shape(self.anchors) != (len(markups.ANCHORS), 2):
+            raise ValueError(f"anchors must be ({len(markups.ANCHORS)}, 2), got {np.shape(self.anchors)}")
+        if self.contours is not None and set(self.contours) != set(markups.CONTOURS):
+            raise ValueError(f"contours must be those of markups.CONTOURS, got {sorted(self.contours)}")
+
+
+def stacked_contours(sample: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.float32] | None]:
+    """Anchors (12, 2) and contours (13, CONTOUR_POINTS, 2) of a sample that knows both; else None, None."""
+    anchors, contours = getattr(sample, "anchors", None), getattr(sample, "contours", None)
+    if anchors is None or contours is None:
+        return None, None
+    lines = [contours[name] for name in markups.CONTOURS]
+    lines = [line if len(line) == CONTOUR_POINTS else geometry.resample(line, CONTOUR_POINTS) for line in lines]
+    return np.asarray(anchors, np.float64), np.stack(lines).astype(np.float32)
 
 
 def box_of(landmarks: ArrayLike) -> NDArray[np.float64]:

@@ -1,0 +1,471 @@
+"""ACE-Net: anchors and contours of a face, learnt from sparse landmarks and from rendered faces.
+
+Huang and Tamrakar, ACE-Net: Fine-Level Face Alignment through Anchors and Contours Estimation.
+
+Shapes: B batch, K = 25 maps (12 anchors, then 13 contours, in the order of ``markups``), H W; chains (B, 13, M, 2),
+landmarks along each contour, the last one repeated. Points (x, y) in 0-based pixel centres of the heatmap unless said.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from facealign_lite import contours as curves
+from facealign_lite import heatmaps, markups
+from facealign_lite.nets import Hourglass, Residual
+
+ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
+SIGMA, READ_SIGMA = 2.0, 3.0    # width of the targets; of the templates at test time (section 5.3)
+ALPHA = 10.0                    # weight of a pixel that is all wrong or all heat; the paper does not say
+BEST = 4.92                     # the paper's greatest contourness at width 2; along diagonals it is 4.995
+SLOPE = 1.5                     # contourness that halves what is missing (section 5.3)
+WEIGHTS = 0.1, 0.1              # of the landmark and the line loss (section 5.3)
+JOIN = 6.0                      # gaps of a contour that are bridged, heatmap pixels
+TINY = 1e-12                    # under a root, so that a perfect map has a gradient
+
+
+# ---- the network (Fig. 11) -----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class AceConfig:
+    """Size of an ACE network. The text gives inputs, outputs and stages; the widths are ours."""
+
+    maps: int = ANCHORS + CONTOURS
+    image_size: int = 128                     # paper 256; the fine maps are half of it, the coarse ones an eighth
+    in_channels: int = 1
+    widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4, 1/8 of the image
+    depth: int = 3                            # halvings below 1/8
+    stages: int = 2                           # coarse predictions
+
+    def __post_init__(self) -> None:
+        for name in ("maps", "image_size", "in_channels", "depth", "stages"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_size % (8 << self.depth):
+            raise ValueError(f"image_size must be a multiple of {8 << self.depth} at depth {self.depth}, "
+                             f"got {self.image_size}")
+        if len(self.widths) != 3 or any(w < 2 or w % 2 for w in self.widths):
+            raise ValueError(f"widths must be three even numbers, got {self.widths}")
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the fine heatmaps in pixels."""
+        return self.image_size // 2
+
+
+LITE = AceConfig()
+PAPER = AceConfig(image_size=256, widths=(64, 128, 256))
+
+
+class AceNet(nn.Module):
+    """Down to 1/8, two hourglasses that each predict coarse maps, then up to 1/2 with what was seen on the way down.
+
+    Source: ACE-Net appendix B and Fig. 11.
+    """
+
+    def __init__(self, config: AceConfig = LITE):
+        super().__init__()
+        self.config = config
+        fine, middle, coarse = config.widths
+        self.to_2 = nn.Sequential(nn.Conv2d(config.in_channels, fine, 7, stride=2, padding=3, bias=False),
+                                  nn.BatchNorm2d(fine), nn.ReLU(), Residual(fine, fine))
+        self.to_4 = nn.Sequential(nn.MaxPool2d(2), Residual(fine, middle))
+        self.to_8 = nn.Sequential(nn.MaxPool2d(2), Residual(middle, coarse))
+        self.hourglasses = nn.ModuleList(
+            nn.Sequential(Hourglass(config.depth, coarse), Residual(coarse, coarse), nn.BatchNorm2d(coarse), nn.ReLU())
+            for _ in range(config.stages))
+        self.heads = nn.ModuleList(nn.Conv2d(coarse, config.maps, 1) for _ in range(config.stages))
+        self.back = nn.ModuleList(nn.Conv2d(config.maps, coarse, 1) for _ in range(config.stages))
+        self.up_4 = nn.Conv2d(coarse, middle, 1)
+        self.up_2 = nn.Sequential(Residual(middle, middle), nn.Conv2d(middle, fine, 1))
+        self.out = nn.Sequential(Residual(fine, fine), Residual(fine, fine), nn.BatchNorm2d(fine), nn.ReLU(),
+                                 nn.Conv2d(fine, config.maps, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Heatmaps, coarse to fine; the last is the prediction, the others are supervised only.
+
+        Args:
+            images: (B, in_channels, S, S), values in [-0.5, 0.5].
+
+        Returns:
+            ``stages`` tensors (B, K, S/8, S/8), then one (B, K, S/2, S/2). Heat, not logits: 1 on an anchor or contour.
+
+        Raises:
+            ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
+        """
+        wanted, multiple = self.config.in_channels, 8 << self.config.depth
+        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
+            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
+                             f"got shape {tuple(images.shape)}")
+        half = self.to_2(images)                                                # (B, ., S/2, S/2)
+        quarter = self.to_4(half)                                            # (B, ., S/4, S/4)
+        x, outputs = self.to_8(quarter), []                                   # (B, ., S/8, S/8)
+        for hourglass, head, back in zip(self.hourglasses, self.heads, self.back):
+            features = hourglass(x)
+            outputs.append(head(features))                                      # (B, K, S/8, S/8)
+            x = x + features + back(outputs[-1])
+        x = quarter + F.interpolate(self.up_4(x), scale_factor=2)
+        x = half + F.interpolate(self.up_2(x), scale_factor=2)
+        return [*outputs, self.out(x)]                                          # (B, K, S/2, S/2)
+
+
+# ---- full supervision ----------------------------------------------------------------------------------------------
+
+def pixel_weight(target: Tensor, heat: Tensor, alpha: float = ALPHA) -> Tensor:
+    """1 on easy background, up to ``alpha`` where there should be heat or where the map is wrong by 1: same shape.
+
+    The weight is a constant to the gradient (the paper does not say): a weight that could be lowered by lowering
+    itself would pull every map towards its target twice.
+
+    Source: ACE-Net Eq. 4.
+    """
+    if not alpha >= 1:
+        raise ValueError(f"alpha must be at least 1, got {alpha}")
+    return 1 + (alpha - 1) * torch.maximum(target, (target - heat).abs()).detach()
+
+
+def full_loss(target: Tensor, heat: Tensor, alpha: float = ALPHA, mask: Tensor | None = None,
+              printed: bool = False) -> Tensor:
+    """Weighted root mean square difference of each set of maps.
+
+    Args:
+        target, heat: (..., K, H, W).
+        alpha: see ``pixel_weight``.
+        mask: of pixels that count, broadcastable; all others add no error, but are counted in |H| as in Eq. 9.
+        printed: with 1 / |H| outside the root, as in the paper. That is the root mean square over sqrt(|H|): 640 times
+            less on 25 maps of 128 x 128, where the contourness losses, averages of [0, 1], are not scaled so.
+
+    Returns:
+        (...): one loss for each set of K maps.
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Source: ACE-Net Eq. 3; Eq. 9 with a target of zero and its mask.
+    """
+    if target.shape != heat.shape or heat.ndim < 3:
+        raise ValueError(f"target and heat must both be (..., K, H, W), got {tuple(target.shape)} and "
+                         f"{tuple(heat.shape)}")
+    squared = pixel_weight(target, heat, alpha) * (target - heat).square()
+    squared = squared if mask is None else squared * mask
+    root = (squared.flatten(-3).mean(-1) + TINY).sqrt()
+    return root / heat.shape[-3:].numel() ** 0.5 if printed else root
+
+
+# ---- weak supervision ----------------------------------------------------------------------------------------------
+
+def to_loss(score: Tensor, best: float = BEST) -> Tensor:
+    """Contourness as a loss in [0, 1]: f(C) = max(0, 1 - 2^((C - best) / 1.5)).
+
+    The maximum is ours: an oblique contour scores up to 4.995, where the paper's f is -0.035.
+
+    Source: ACE-Net section 5.3, for Eq. 7 and 8.
+    """
+    return (1 - torch.exp2((score - best) / SLOPE)).clamp(min=0)
+
+
+def landmark_loss(score: Tensor, points: Tensor, on: Tensor | None = None) -> Tensor:
+    """How far the contour is from passing through its landmarks.
+
+    Args:
+        score: contourness (..., H, W) of each contour's heatmap.
+        points: (..., M, 2) landmarks on it.
+        on: (..., M) bool, which of them count; all if None.
+
+    Returns:
+        (...), in [0, 1]; 0 where none counts.
+
+    Source: ACE-Net Eq. 7.
+    """
+    return _mean(to_loss(sample(score, points)), torch.ones_like(points[..., 0]) if on is None else on)
+
+
+def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6) -> Tensor:
+    """How far the contour is from running along the line through its landmarks, up to ``reach`` beside it.
+
+    At ``per_segment`` places of every segment the greatest contourness along the normal, from -reach to reach, counts.
+
+    Args:
+        score: contourness (..., H, W).
+        chain: (..., M, 2) landmarks in order; repeated ones make segments of no length, which do not count.
+        reach: D, heatmap pixels.
+
+    Returns:
+        (...), in [0, 1].
+
+    Source: ACE-Net Eq. 8. The sum over "pixels on the line" is taken as the integral along it.
+    """
+    along = chain.diff(dim=-2)                                                           # (..., M - 1, 2)
+    length = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
+    normal = torch.stack([-along[..., 1], along[..., 0]], -1) / length.clamp(min=1e-6)
+    t = (torch.arange(per_segment, device=chain.device) + 0.5) / per_segment
+    on_line = chain[..., :-1, None, :] + t[:, None] * along[..., None, :]                # (..., M - 1, T, 2)
+    steps = int(np.ceil(reach))
+    d = torch.linspace(-reach, reach, 2 * steps + 1, device=chain.device)
+    across = on_line[..., None, :] + d[:, None] * normal[..., None, None, :]             # (..., M - 1, T, D, 2)
+    best = sample(score, across.flatten(-4, -2)).unflatten(-1, across.shape[-4:-1]).amax(-1)   # (..., M - 1, T)
+    return _mean(to_loss(best).mean(-1), length[..., 0])
+
+
+def far_mask(chain: Tensor, size: int | tuple[int, int], reach: float) -> Tensor:
+    """1 on pixels farther than ``reach`` from the line through the landmarks, else 0: (..., H, W).
+
+    Source: ACE-Net Eq. 10.
+    """
+    return (curves.distances(chain, size, reach) >= reach).to(chain.dtype)
+
+
+def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = ALPHA) -> Tensor:
+    """Heat far from the line through the landmarks: (..., H, W) and (..., M, 2) -> (...).
+
+    Source: ACE-Net Eq. 9; root mean square as in ``full_loss``.
+    """
+    mask = far_mask(chain, tuple(heat.shape[-2:]), reach)
+    return full_loss(torch.zeros_like(heat)[..., None, :, :], heat[..., None, :, :], alpha, mask[..., None, :, :])
+
+
+def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: float = 6.0, sigma: float = SIGMA,
+              weights: tuple[float, float] = WEIGHTS, alpha: float = ALPHA) -> Tensor:
+    """Far loss plus weighted landmark and line loss of each contour.
+
+    Args:
+        heat: (..., H, W) predicted contour heatmaps.
+        chain: (..., M, 2) landmarks in order along each, in heatmap pixels.
+        on: (..., M) which of them the contour must pass through; anchors, having maps of their own, need not.
+        reach: D; 6 on the paper's 128 x 128 maps.
+        sigma: width of the contours, 2 in the paper; ``to_loss`` is made for it.
+        weights: of landmark and line loss.
+
+    Returns:
+        (...).
+
+    Source: ACE-Net Eq. 11.
+    """
+    score, _ = curves.contourness(heat, sigma)
+    return (far_loss(heat, chain, reach, alpha) + weights[0] * landmark_loss(score, chain, on)
+            + weights[1] * line_loss(score, chain, reach))
+
+
+def sample(maps: Tensor, points: Tensor) -> Tensor:
+    """Values of (..., H, W) maps at (..., M, 2) points, bilinear, 0 outside: (..., M); differentiable in both."""
+    height, width = maps.shape[-2:]
+    grid = (2 * points + 1) / points.new_tensor([width, height]) - 1                     # [-0.5, w - 0.5] -> [-1, 1]
+    flat = F.grid_sample(maps.reshape(-1, 1, height, width), grid.reshape(-1, 1, *grid.shape[-2:]).to(maps.dtype),
+                         align_corners=False)
+    return flat.view(points.shape[:-1])
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over the last axis, 0 where there is no weight."""
+    weights = weights.to(values.dtype)
+    return (values * weights).sum(-1) / weights.sum(-1).clamp(min=TINY)
+
+
+# ---- from landmarks to chains --------------------------------------------------------------------------------------
+
+def chains(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
+    """The landmarks along each contour.
+
+    Args:
+        landmarks: (..., K, 2).
+        markup: one that knows all 13 contours: "68", "36" or "98".
+
+    Returns:
+        chain: (..., 13, M, 2); the last landmark of short contours is repeated.
+        on: (13, M) bool: landmarks of the contour that are neither anchors nor repeated.
+
+    Raises:
+        ValueError: if the markup lacks a contour or the count is wrong.
+    """
+    table = markups.get(markup)
+    if missing := [name for name in markups.CONTOURS if name not in table.curves]:
+        raise ValueError(f"markup must know all contours, {markup!r} lacks {missing}")
+    if landmarks.shape[-2:] != (table.count, 2):
+        raise ValueError(f"landmarks of markup {markup!r} must be (..., {table.count}, 2), "
+                         f"got {tuple(landmarks.shape)}")
+    rows = [table.curves[name] for name in markups.CONTOURS]
+    longest, anchors = max(map(len, rows)), set(table.anchors.values())
+    index = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
+    on = torch.tensor([[i < len(row) and row[min(i, len(row) - 1)] not in anchors for i in range(longest)]
+                       for row in rows])
+    return landmarks[..., index.to(landmarks.device), :], on.to(landmarks.device)
+
+
+def anchors_of(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
+    """Anchors (..., 12, 2) among the landmarks, and which of them the markup has (12,); the others are 0.
+
+    The paper takes all its anchors from the 68 landmarks of 300-W; the two iris centres are not among them.
+    """
+    known = markups.get(markup).anchors
+    has = torch.tensor([name in known for name in markups.ANCHORS], device=landmarks.device)
+    index = torch.tensor([known.get(name, 0) for name in markups.ANCHORS], device=landmarks.device)
+    return landmarks[..., index, :] * has[:, None], has
+
+
+# ---- reading maps --------------------------------------------------------------------------------------------------
+
+def read(heat: Tensor, sigma: float = READ_SIGMA, **thresholds: float) -> tuple[NDArray, dict[str, NDArray]]:
+    """Anchors and contours of one face from its maps.
+
+    Args:
+        heat: (25, H, W).
+        sigma: width of the templates; larger than in training, as predicted ridges are broader (section 5.3).
+        thresholds: ``low`` and ``high`` of ``contours.extract``.
+
+    Returns:
+        anchors (12, 2) and the contours found, {name: (M, 2)}, heatmap pixels. Pieces of a contour that lie end to end
+        are joined, the others dropped, so each is one curve.
+
+    Raises:
+        ValueError: if the maps are not (25, H, W) or not finite.
+
+    Source: ACE-Net section 3.4.
+    """
+    if heat.ndim != 3 or len(heat) != ANCHORS + CONTOURS:
+        raise ValueError(f"heat must be ({ANCHORS + CONTOURS}, H, W), got {tuple(heat.shape)}")
+    heat = heat.detach().float().cpu()
+    pieces = curves.extract(heat[ANCHORS:], sigma, **thresholds)
+    found = {name: curves.join(some, JOIN) for name, some in zip(markups.CONTOURS, pieces) if some}
+    return read_anchors(heat[:ANCHORS], sigma).double().numpy(), found
+
+
+def read_anchors(heat: Tensor, sigma: float = READ_SIGMA) -> Tensor:
+    """The centre of the heat within ``sigma`` of the hottest pixel: (K, H, W) -> (K, 2).
+
+    Source: ACE-Net Eq. 12; negative heat counts as none.
+    """
+    heat = heat.clamp(min=0)
+    hottest = heatmaps.decode(heat, "argmax")                                            # (K, 2)
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=heat.dtype, device=heat.device) for n in heat.shape[-2:]),
+                          indexing="ij")
+    near = (x - hottest[:, 0, None, None]).square() + (y - hottest[:, 1, None, None]).square() <= sigma**2
+    mass = heat * near
+    centre = torch.stack([(mass * x).sum((1, 2)), (mass * y).sum((1, 2))], -1)
+    total = mass.sum((1, 2))[:, None]
+    return torch.where(total > 0, centre / total.clamp(min=TINY), hottest)
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+class TwoDomains(Dataset):
+    """Real and rendered crops in turn: even items are real ones, odd ones rendered (``synthetic`` is 1).
+
+    Args:
+        real, synthetic: ``data.Crops`` of faces with anchors and contours; those of the real ones are for tests only,
+            no loss looks at them.
+    """
+
+    def __init__(self, real: Dataset, synthetic: Dataset):
+        self.parts = real, synthetic
+
+    def __len__(self) -> int:
+        return 2 * max(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.at(0, index)
+
+    def at(self, epoch: int, index: int) -> dict[str, Tensor]:
+        """Item ``index`` as seen in ``epoch``; the smaller part starts anew, otherwise augmented, when used up."""
+        part, nth = self.parts[index % 2], index // 2
+        turns = -(-len(self) // (2 * len(part)))
+        item = part.at(epoch * turns + nth // len(part), nth % len(part))
+        return item | {"synthetic": torch.tensor(float(index % 2))}
+
+
+def lines_loss(markup: str = "68", exact: str = "never", sigma: float = SIGMA, alpha: float = ALPHA) -> Callable:
+    """Eq. 3 for every image: the loss of Line and Line*.
+
+    Args:
+        markup: landmarks to draw lines through, "68", or "36" of the same 68.
+        exact: when the true contours are the target: "never" (Line), "synthetic", on rendered faces (Line*), "always".
+
+    Returns:
+        a loss for ``training.fit``, on batches of ``TwoDomains``.
+    """
+    if exact not in ("never", "synthetic", "always"):
+        raise ValueError(f"exact must be never, synthetic or always, got {exact!r}")
+
+    def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        where = {"never": None, "synthetic": batch["synthetic"].bool(),
+                 "always": torch.ones_like(batch["synthetic"]).bool()}[exact]
+        target, known = _targets(batch, markup, outputs[-1].shape[-1], sigma, where)
+        return {"coarse": _coarse(outputs, batch, markup, sigma, alpha),
+                "fine": full_loss(target, outputs[-1].float(), alpha, known[..., None, None]).mean()}
+    return loss
+
+
+def points_loss(sigma: float = SIGMA, alpha: float = ALPHA) -> Callable:
+    """Eq. 3 on one map for each of 68 landmarks: the loss of Lmk-line."""
+    def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        targets = (heatmaps.encode(_on_map(batch["landmarks"], batch, maps), maps.shape[-1], sigma, "parabola")
+                   for maps in outputs)
+        return sum(full_loss(target, maps.float(), alpha).mean() for target, maps in zip(targets, outputs))
+    return loss
+
+
+def ace_loss(markup: str = "68", reach: float = 3.0, sigma: float = SIGMA, alpha: float = ALPHA,
+             weights: tuple[float, float] = WEIGHTS) -> Callable:
+    """The loss of ACE-Net: Eq. 3 on rendered faces; on real ones Eq. 3 for the anchors, Eq. 11 for the contours.
+
+    Args:
+        reach: D in pixels of the fine maps; half the paper's 6 on maps of half its size.
+    """
+    def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
+        losses = {"coarse": _coarse(outputs, batch, markup, sigma, alpha)}
+        if synthetic.any():
+            some = {k: v[synthetic] for k, v in batch.items()}
+            target, _ = _targets(some, markup, fine.shape[-1], sigma, some["synthetic"].bool())
+            losses["full"] = full_loss(target, fine[synthetic], alpha).sum() / len(fine)
+        if not synthetic.all():
+            some, heat = {k: v[~synthetic] for k, v in batch.items()}, fine[~synthetic]
+            landmarks = _landmarks(some, markup, fine)
+            anchors, has = anchors_of(landmarks, markup)
+            chain, on = chains(landmarks, markup)
+            target = heatmaps.encode(anchors, fine.shape[-1], sigma, "parabola")
+            losses["anchors"] = full_loss(target, heat[:, :ANCHORS], alpha, has[:, None, None]).sum() / len(fine)
+            losses["weak"] = weak_loss(heat[:, ANCHORS:], chain, on, reach, sigma, weights,
+                                       alpha).mean(1).sum() / len(fine)
+        return losses
+    return loss
+
+
+def _coarse(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], markup: str, sigma: float,
+            alpha: float) -> Tensor:
+    """Eq. 3 on the coarse maps, against lines for every image (appendix B)."""
+    target, has = _targets(batch, markup, outputs[0].shape[-1], sigma, None)
+    return sum(full_loss(target, maps.float(), alpha, has[..., None, None]).mean() for maps in outputs[:-1])
+
+
+def _targets(batch: Mapping[str, Tensor], markup: str, size: int, sigma: float,
+             exact: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Target maps (B, 25, size, size) and which of them are known (B, 25): lines, or true contours where ``exact``."""
+    like = batch["image"].new_empty(1, 1, size, size)
+    landmarks = _landmarks(batch, markup, like)
+    anchors, has = anchors_of(landmarks, markup)
+    has = has.expand(len(anchors), -1)
+    chain, _ = chains(landmarks, markup)
+    lines = curves.encode(chain, size, sigma)
+    if exact is not None and exact.any():
+        anchors = torch.where(exact[:, None, None], _on_map(batch["anchors"], batch, like), anchors)
+        has = has | exact[:, None]
+        true = curves.encode(_on_map(batch["contours"], batch, like), size, sigma)
+        lines = torch.where(exact[:, None, None, None], true, lines)
+    known = torch.cat([has, has.new_ones(len(has), CONTOURS)], 1)
+    return torch.cat([heatmaps.encode(anchors, size, sigma, "parabola"), lines], 1), known
+
+
+def _landmarks(batch: Mapping[str, Tensor], markup: str, maps: Tensor) -> Tensor:
+    """Landmarks of ``markup`` among the 68 of the batch, in pixels of ``maps``."""
+    landmarks = _on_map(batch["landmarks"], batch, maps)
+    return landmarks if markup == "68" else landmarks[:, list(markups.SPARSE)]
+
+
+def _on_map(points: Tensor, batch: Mapping[str, Tensor], maps: Tensor) -> Tensor:
+    return heatmaps.to_heatmap(points, tuple(batch["image"].shape[-2:]), tuple(maps.shape[-2:]))

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from facealign_lite import contours as curves
 from facealign_lite import heatmaps, markups
+from facealign_lite.data import CONTOUR_POINTS
 from facealign_lite.nets import Hourglass, Residual
 
 ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
@@ -357,8 +358,8 @@ class TwoDomains(Dataset):
     """Real and rendered crops in turn: even items are real ones, odd ones rendered (``synthetic`` is 1).
 
     Args:
-        real, synthetic: ``data.Crops`` of faces with anchors and contours; those of the real ones are for tests only,
-            no loss looks at them.
+        real: ``data.Crops`` of 68 landmarks. No loss looks at their contours, should they have any.
+        synthetic: ``data.Crops`` of faces with anchors and contours.
     """
 
     def __init__(self, real: Dataset, synthetic: Dataset):
@@ -375,7 +376,9 @@ class TwoDomains(Dataset):
         part, nth = self.parts[index % 2], index // 2
         turns = -(-len(self) // (2 * len(part)))
         item = part.at(epoch * turns + nth // len(part), nth % len(part))
-        return item | {"synthetic": torch.tensor(float(index % 2))}
+        unknown = {"anchors": torch.full((ANCHORS, 2), torch.nan),
+                   "contours": torch.full((CONTOURS, CONTOUR_POINTS, 2), torch.nan)}
+        return unknown | item | {"synthetic": torch.tensor(float(index % 2))}
 
 
 def lines_loss(markup: str = "68", exact: str = "never", sigma: float = SIGMA, alpha: float = ALPHA) -> Callable:
@@ -455,7 +458,7 @@ def _targets(batch: Mapping[str, Tensor], markup: str, size: int, sigma: float,
     if exact is not None and exact.any():
         anchors = torch.where(exact[:, None, None], _on_map(batch["anchors"], batch, like), anchors)
         has = has | exact[:, None]
-        true = curves.encode(_on_map(batch["contours"], batch, like), size, sigma)
+        true = curves.encode(_on_map(batch["contours"], batch, like).nan_to_num(), size, sigma)
         lines = torch.where(exact[:, None, None, None], true, lines)
     known = torch.cat([has, has.new_ones(len(has), CONTOURS)], 1)
     return torch.cat([heatmaps.encode(anchors, size, sigma, "parabola"), lines], 1), known

@@ -310,7 +310,7 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m facealign_lite.evaluation PAPER [ARM ...]``: run the arms in ``tools/claims_PAPER.py``, print a table.
+    """``python -m facealign_lite.evaluation PAPER [ARM ...]``: run arms of ``tools/claims_PAPER.py``, print a table.
 
     Named arms only, where some are named: several processes can share the work.
     """

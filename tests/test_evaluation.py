@@ -264,9 +264,12 @@ def test_the_command_line_runs_a_papers_arms(tmp_path, monkeypatch, capsys):
     assert evaluation.main(["toy"]) == 0
     assert capsys.readouterr().out == "toy-only-4 nme 0.04\n"
     assert json.loads((tmp_path / "results" / "toy-only-4.json").read_text())["figures"]["nme"] == 0.04
-    for words in ([], ["other"], ["toy", "toy"]):
+    for words in ([], ["other"]):
         assert evaluation.main(words) == 2
         assert "usage" in capsys.readouterr().err
+    assert evaluation.main(["toy", "only"]) == 0
+    assert evaluation.main(["toy", "only", "none"]) == 2
+    assert "only" in (message := capsys.readouterr().err) and "none" in message
     (tmp_path / "results" / "toy-only-4.json").write_text("{")
     assert evaluation.main(["toy"]) == 2
     assert "toy-only-4.json" in capsys.readouterr().err

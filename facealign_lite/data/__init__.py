@@ -19,10 +19,10 @@ from .readers import (
     read_pts,
     read_wflw,
 )
-from .samples import Sample, box_of, check_box, load_image
+from .samples import CONTOUR_POINTS, Sample, box_of, check_box, load_image
 
 __all__ = [
-    "Augmentation", "Crops", "PackedFaces", "Sample", "box_of", "check_box", "crop", "crop_matrix",
+    "CONTOUR_POINTS", "Augmentation", "Crops", "PackedFaces", "Sample", "box_of", "check_box", "crop", "crop_matrix",
     "extract_frames", "flip", "grey", "inventory", "inventory_table",
     "load_image", "read_300vw", "read_300w", "read_aflw", "read_aflw2000",
     "read_cofw", "read_csv", "read_helen", "read_images", "read_pts", "read_wflw", "save_packed", "write_atomic",

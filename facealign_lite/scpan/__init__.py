@@ -1,0 +1,52 @@
+"""SCPAN: boundary fields that carry the landmarks, and pictures that calibrate their own disturbed twins.
+
+Wan, Xi, Zhou, Lai, Pedrycz, Wang, Sun, Robust and Precise Facial Landmark Detection by Self-Calibrated Pose Attention
+Network. So far: what needs no training. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``disturbances`` and ``losses``
+6 to 8 and 11 to 20.
+"""
+
+from .attention import PoseAttention
+from .disturbances import (
+    add_noise,
+    add_salt,
+    disturb,
+    draw_linear,
+    linear_map,
+    low_resolution,
+    move_images,
+    move_maps,
+    move_offsets,
+    move_points,
+    occlude,
+    widen,
+)
+from .fields import Field, bali_field, boundaries_of, curves, decode_bali, landmark_offsets
+from .losses import (
+    WEIGHTS,
+    Maps,
+    Truth,
+    Weights,
+    calibration_mechanism_loss,
+    coordinate_loss,
+    distribution,
+    divergence,
+    field_divergence,
+    js_divergence,
+    original_divergence,
+    original_loss,
+    overall_loss,
+    self_calibrated_divergence,
+    self_calibrated_loss,
+    semi_supervised_loss,
+    squared,
+    truth,
+)
+
+__all__ = [
+    "WEIGHTS", "Field", "Maps", "PoseAttention", "Truth", "Weights", "add_noise", "add_salt", "bali_field",
+    "boundaries_of", "calibration_mechanism_loss", "coordinate_loss", "curves", "decode_bali", "distribution",
+    "disturb", "divergence", "draw_linear", "field_divergence", "js_divergence", "landmark_offsets", "linear_map",
+    "low_resolution", "move_images", "move_maps", "move_offsets", "move_points", "occlude", "original_divergence",
+    "original_loss", "overall_loss", "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss",
+    "squared", "truth", "widen",
+]

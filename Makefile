@@ -2,11 +2,12 @@
 # make test    the same, then every test
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
+# make reproduce PAPER=acenet DATA=folder    the same on photos that you have
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test lab claims clean
+.PHONY: book test lab claims reproduce clean
 book: .venv/ready
 	$(BIN)/python -m book.build
 
@@ -19,7 +20,10 @@ lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
 
 claims: .venv/ready
-	$(BIN)/python -m facealign_lite.evaluation $(PAPER)
+	$(BIN)/python -m facealign_lite.evaluation $(PAPER) $(ARMS)
+
+reproduce: .venv/ready
+	DATA="$(DATA)" $(BIN)/python -m facealign_lite.evaluation $(PAPER)_photos $(ARMS)
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -320,6 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"usage: python -m facealign_lite.evaluation PAPER [ARM ...], one of: {' '.join(known)}",
               file=sys.stderr)
         return 2
+    sys.path.insert(0, str(ROOT / "tools"))                     # one paper's claims may build on another's
     spec = importlib.util.spec_from_file_location("claims", ROOT / "tools" / f"claims_{arguments[0]}.py")
     claims = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(claims)

@@ -7,7 +7,7 @@ Its question can: a "real" domain that shows its landmarks only, a "synthetic" o
 and is shaped otherwise, and a test on the exact contours of the real domain. Both are rendered.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from facealign_lite.synthetic.scene import PROPORTIONS
 from facealign_lite.training import TrainConfig, fit
 
 WHAT = "ACE-Net, its baselines and its sparse form, trained on two rendered domains"
-DATA = ("real: 3000 rendered faces, landmarks only; synthetic: 3000 of another style, contours too; "
+DATA = ("real: 2000 rendered faces, landmarks only; synthetic: 2000 of another style, contours too; "
         "test: contours of 500 other faces of the real domain")
 SEEDS = [0, 1, 2]
-BUDGET = {"steps": 1400, "batch_size": 16, "lr": 2e-3, "amp": "bf16"}
+BUDGET = {"steps": 1000, "batch_size": 16, "lr": 1e-2, "amp": "bf16"}
 
-FACES, SIZE = 3000, 160
+FACES, SIZE = 2000, 160
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 31, 32, 33
 
 
@@ -44,9 +44,10 @@ class Look:
     smooth: bool = False      # skin without pores, few tones, no noise: an early face renderer
 
 
-REAL = Look("real", Style(yaw=45, pitch=20, roll=20, mask=0, occluder=0.1, blur=0.15, hard_light=0.3))
-SYNTHETIC = Look("synthetic", Style(yaw=45, pitch=20, roll=20, mask=0, occluder=0, blur=0, hard_light=0, beard=0,
-                                    glasses=0.1, local_targets=10, target_strength=0.6), False, True)
+POSE = {"yaw": 30, "pitch": 12, "roll": 12}                    # HELEN's faces look about into the camera, too
+REAL = Look("real", Style(**POSE, mask=0, occluder=0, glasses=0.15, blur=0.1, hard_light=0.25))
+SYNTHETIC = Look("synthetic", Style(**POSE, mask=0, occluder=0, glasses=0.1, blur=0, hard_light=0, beard=0,
+                                    local_targets=10, target_strength=0.6), False, True)
 
 
 class Domain(SyntheticFaces):
@@ -97,42 +98,52 @@ DENSITY = {**dict.fromkeys(("right_eye_upper_lid", "right_eye_lower_lid", "left_
            **dict.fromkeys(("mouth_upper_lip_outer", "mouth_lower_lip_outer", "mouth_upper_lip_inner",
                             "mouth_lower_lip_inner"), 13)}
 CORNERS = [name for name in markups.ANCHORS if "corner" in name]
-PART_NAMES = {part: [name for name in names if name in DENSITY or name in CORNERS]
-              for part, names in metrics.PARTS.items()}
+PARTS = ("eyes", "nose", "mouth", "chin")
 
 Reading = tuple[np.ndarray, dict[str, np.ndarray]]             # anchors (12, 2), contours by name; crop pixels
 
 
 def truth(sample: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], float]:
-    """Dense landmarks of a face in its image, and its inter-ocular distance."""
+    """Anchors and dense contour landmarks of a face in its image, and its inter-ocular distance.
+
+    A photo has no contours: there the landmarks that it has are the truth.
+    """
+    length = float(metrics.normalizing_length(sample.landmarks, "inter_ocular", sample.markup)[0])
+    if sample.contours is None:
+        return *metrics.landmarks_as_ac(sample.landmarks, sample.markup), length
     on = {}
     for name, count in DENSITY.items():
         line = sample.contours[name]
         on[name] = geometry.resample(line, count) if "chin" in name or "nose" in name else \
             geometry.resample(line, count + 2)[1:-1]
     anchors = {name: sample.anchors[markups.ANCHORS.index(name)] for name in CORNERS}
-    return anchors, on, float(metrics.normalizing_length(sample.landmarks, "inter_ocular")[0])
+    return anchors, on, length
 
 
-def score(read: Callable[[int], Reading], faces: PackedFaces) -> dict[str, Any]:
-    """NME^AC over all and by part, AUC up to 6 %, contours found, reverse distance, and the error of every face."""
-    errors, parts, found, back = [], {name: [] for name in PART_NAMES}, [], []
+def score(read: Callable[[int], Reading], faces: Sequence[Any]) -> dict[str, Any]:
+    """NME^AC over all and by part, AUC up to 6 %, contours found, and the error of every face.
+
+    ``back`` is the distance the other way, from what was drawn to the true contours, which Eq. 13 never asks for.
+    """
+    errors, parts, found, back = [], {name: [] for name in PARTS}, [], []
     for i in range(len(faces)):
         anchors, contours = read(i)
-        true_anchors, on, length = truth(faces[i])
+        face = faces[i]
+        true_anchors, on, length = truth(face)
         each = metrics.anchor_contour_errors(anchors, contours, true_anchors, on, length)
         errors.append(metrics.nme_ac(each))
-        for part, names in PART_NAMES.items():
-            parts[part].append(metrics.nme_ac(each, names))
-        found.append(np.mean([name in contours for name in DENSITY]))
-        back.append(np.mean([geometry.distance_to_polyline(contours[name], faces[i].contours[name]).mean() / length
-                             for name in DENSITY if name in contours] or [np.nan]))
+        for part in PARTS:
+            parts[part].append(metrics.nme_ac(each, [name for name in metrics.PARTS[part] if name in each]))
+        found.append(np.mean([name in contours for name in on]))
+        if face.contours is not None:
+            back += [geometry.distance_to_polyline(contours[name], face.contours[name]).mean() / length
+                     for name in on if name in contours]
     return {"nme_ac": np.mean(errors), **{f"nme_ac_{name}": np.mean(v) for name, v in parts.items()},
-            "auc": metrics.auc(errors, 0.06), "found": np.mean(found), "back": np.nanmean(back),
+            "auc": metrics.auc(errors, 0.06), "found": np.mean(found), **({"back": np.mean(back)} if back else {}),
             "errors": np.round(errors, 6)}
 
 
-def reader(model: torch.nn.Module, faces: PackedFaces, landmarks: bool = False) -> Callable[[int], Reading]:
+def reader(model: torch.nn.Module, faces: Sequence[Any], landmarks: bool = False) -> Callable[[int], Reading]:
     """What a network reads from each face, in pixels of its image."""
     crops, maps, matrices = Crops(faces, model.config.image_size), [], []
     with torch.inference_mode():
@@ -173,8 +184,8 @@ def bent(line: np.ndarray, degree: int) -> np.ndarray:
 
 # ---- arms ----------------------------------------------------------------------------------------------------------
 
-# section 5.3, with smaller shifts (the paper's 25 % costs more steps than we have)
-AUGMENTATION = replace(Augmentation(), rotation=30, scale=(0.9, 1.15), shift=0.05, outlier=0, gamma=0.75,
+# section 5.3, with smaller shifts and turns: the paper's 25 % and 30 degrees cost more steps than we have
+AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.03, outlier=0, gamma=0.75,
                        contrast=(1, 1), brightness=0, noise=0.03, colour=0, inversion=0, light=0, blur=0, motion=0,
                        low_resolution=0, jpeg=0, occluder=0)
 

@@ -120,6 +120,9 @@ def test_every_square_has_its_size_and_lone_or_repeated_landmarks_are_lines():
     field = bali_field(np.array([[12.4, 11.5]]), [(0,)], 24, radius=5)
     assert field.mask.sum() == 11 * 11
     np.testing.assert_allclose(field.confidence[0, 11:13, 12], math.exp(-(0.4**2 + 0.5**2) / 4.5))
+    angles = np.linspace(0, np.pi, 7)
+    arc = curves(10 * np.stack([np.cos(angles), np.sin(angles)], 1), [tuple(range(7))])[0]
+    assert (torch.linalg.vector_norm(arc, dim=1) - 10).abs().max() < 0.1     # straight lines miss it by 0.34
     twice = np.array([[3.0, 4.0], [3.0, 4.0], [9.0, 4.0]])
     np.testing.assert_allclose(curves(twice, [(0, 1, 2)]), curves(twice[1:], [(0, 1)]), atol=1e-12)
 
@@ -160,18 +163,21 @@ def test_perfect_vectors_decode_exactly_whatever_the_heat(seed, x, y, radius, po
     cold = torch.from_numpy(random.normal(size=(1, height, width)))
     for maps in (cold, -cold.abs(), torch.zeros_like(heat), heat * 1e-300):        # negative, none, almost none
         np.testing.assert_allclose(decode_bali(maps, offsets, radius), [[x, y]], atol=1e-9)
+    faint = (heat / heat.max()).float() * 1e-43      # a single float holds one or two digits of it
+    np.testing.assert_allclose(decode_bali(faint, offsets.float(), radius), [[x, y]], atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 3))
 def test_without_vectors_it_is_the_centre_of_mass_of_the_window(seed, radius):
-    heat = np.random.default_rng(seed).uniform(0, 1, (3, 7, 9))
+    heat = np.random.default_rng(seed).uniform(-0.5, 1, (3, 7, 9))
     found = decode_bali(torch.from_numpy(heat), torch.zeros(3, 2, 7, 9, dtype=torch.float64), radius)
     for h, got in zip(heat, found):
         y, x = np.unravel_index(h.argmax(), h.shape)
         rows, columns = slice(max(0, y - radius), y + radius + 1), slice(max(0, x - radius), x + radius + 1)
         v, u = np.mgrid[:7, :9]
-        mass = h[rows, columns] / h[rows, columns].sum()
+        mass = h[rows, columns].clip(0)              # negative heat is none
+        mass = mass / mass.sum()
         np.testing.assert_allclose(got, [(mass * u[rows, columns]).sum(), (mass * v[rows, columns]).sum()], atol=1e-9)
 
 
@@ -194,6 +200,8 @@ def test_a_near_neighbour_takes_its_votes_away():
     assert 0 < decode_bali(gaussian, offsets)[0, 0] - 10 < 0.03     # heat hides most of it
     assert decode_bali(heat, offsets, radius=1)[0, 0] == 10
     assert decode_bali(heat, offsets, reach=1.5)[0].tolist() == pytest.approx([10, 8])
+    assert decode_bali(heat, offsets, reach=3.9)[0].tolist() == pytest.approx([10, 8])
+    assert decode_bali(heat, offsets, reach=4.1)[0, 0].item() == pytest.approx(10 + 4 / 7)
 
 
 def test_where_landmarks_are_close_the_printed_decode_loses_more_than_without_vectors():
@@ -346,6 +354,7 @@ def test_mirror_and_quarter_turns_of_maps_are_exact(turn, mirror):
     image = random_maps(1, 3, 27, 27)
     wanted = torch.rot90(image.flip(-1) if mirror else image, -round(TURNS[turn] / (math.pi / 2)), (-2, -1))
     np.testing.assert_allclose(move_images(image, linear), wanted, atol=1e-9)      # clockwise on the screen
+    assert move_images(image * 0 + 1, one_map(0.5, 0.6, mirror)).min().item() == pytest.approx(1)     # no black corners
 
 
 @settings(max_examples=15, deadline=None)

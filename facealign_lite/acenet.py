@@ -396,8 +396,8 @@ def lines_loss(markup: str = "68", exact: str = "never", sigma: float = SIGMA, a
         raise ValueError(f"exact must be never, synthetic or always, got {exact!r}")
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        where = {"never": None, "synthetic": batch["synthetic"].bool(),
-                 "always": torch.ones_like(batch["synthetic"]).bool()}[exact]
+        synthetic = batch["synthetic"].bool()
+        where = {"never": None, "synthetic": synthetic, "always": torch.ones_like(synthetic)}[exact]
         target, known = _targets(batch, markup, outputs[-1].shape[-1], sigma, where)
         return {"coarse": _coarse(outputs, batch, markup, sigma, alpha),
                 "fine": full_loss(target, outputs[-1].float(), alpha, known[..., None, None]).mean()}

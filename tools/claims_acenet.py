@@ -186,8 +186,8 @@ def bent(line: np.ndarray, degree: int) -> np.ndarray:
 
 # section 5.3, with smaller shifts and turns (the paper's 25 % and 30 degrees cost more steps than we have) and contrast
 AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.03, outlier=0, gamma=0.75,
-                       contrast=(0.7, 1.3), brightness=0.1, noise=0.03, colour=0, inversion=0, light=0, blur=0, motion=0,
-                       low_resolution=0, jpeg=0, occluder=0)
+                       contrast=(0.7, 1.3), brightness=0.1, noise=0.03, colour=0, inversion=0, light=0, blur=0,
+                       motion=0, low_resolution=0, jpeg=0, occluder=0)
 
 
 def train(seed: int, folder: Path, loss: Callable, first: str = "real", second: str = "synthetic",

@@ -1,0 +1,66 @@
+"""The scripts that decide claims: what they measure, on a few faces."""
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+def script(name):
+    """A script of tools/ as a module."""
+    sys.path.insert(0, str(TOOLS))
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def acenet_claims():
+    return script("claims_acenet")
+
+
+@pytest.fixture(scope="module")
+def faces(acenet_claims):
+    domain = acenet_claims.Domain(acenet_claims.REAL, 4, 96, 5)
+    return [domain[i] for i in range(4)]
+
+
+def test_the_truth_itself_has_no_error(acenet_claims, faces):
+    found = acenet_claims.score(lambda i: (faces[i].anchors, faces[i].contours), faces)
+    assert found["nme_ac"] < 1e-9 and found["back"] < 1e-9 and found["found"] == 1 and found["auc"] > 1 - 1e-6
+
+
+def test_the_truth_has_as_many_landmarks_as_helen_without_brows(acenet_claims, faces):
+    anchors, on, length = acenet_claims.truth(faces[0])
+    assert len(anchors) + sum(map(len, on.values())) == 194 - 40
+    assert length == pytest.approx(np.linalg.norm(faces[0].landmarks[36] - faces[0].landmarks[45]))
+
+
+def test_lines_through_more_landmarks_and_bent_ones_are_better(acenet_claims, faces):
+    def error(markup, degree):
+        def read(i):
+            points = faces[i].landmarks
+            return acenet_claims.through(acenet_claims.markups.convert(points, "68", markup), markup, degree)
+        return acenet_claims.score(read, faces)["nme_ac"]
+    assert 0 < error("68", 2) < error("68", 1) < error("36", 1)
+    assert error("36", 2) < error("36", 1)
+
+
+def test_the_domains_share_no_face_and_differ_in_shape(acenet_claims):
+    real, synthetic = (acenet_claims.Domain(look, 3, 64, 5) for look in (acenet_claims.REAL, acenet_claims.SYNTHETIC))
+    assert real.scene(0).weights != synthetic.scene(0).weights
+    scene = synthetic.scene(1)
+    assert scene.widen == scene.broaden == scene.chin == scene.lengthen == 0
+    assert not any(abs(scene.weights.get(name, 0)) > 1e-9 for name in acenet_claims.PROPORTIONS
+                   if name not in acenet_claims.SyntheticFaces(3, 64, 1005, synthetic.style).scene(1).weights)
+    assert (np.abs(np.diff(synthetic[0].image.astype(float), axis=0)).mean()
+            < np.abs(np.diff(real[0].image.astype(float), axis=0)).mean())      # the smooth look has less texture
+
+
+def test_the_test_faces_are_nobodys_training_faces(acenet_claims):
+    seeds = [(look.name, seed) for look, _, seed in acenet_claims.SETS.values()]
+    assert len(set(seeds)) == len(seeds)

@@ -220,7 +220,8 @@ def far_mask(chain: Tensor, size: int | tuple[int, int], reach: float) -> Tensor
 
     Source: ACE-Net Eq. 10.
     """
-    return (curves.distances(chain, size, reach) >= reach).to(chain.dtype)
+    far = curves.distances(chain, size, reach) > (1 - 1e-6) * reach      # they are cut off at reach, up to rounding
+    return far.to(chain.dtype)
 
 
 def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = ALPHA) -> Tensor:

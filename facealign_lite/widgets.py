@@ -332,3 +332,42 @@ class StepsFigure(Figure):
         super().__init__(_size(images[0]) | {
             "steps": [int(s) for s in steps], "faces": faces, "curves": [{"name": name} for name in curves], "log": log,
             "loss_label": loss_label, "scale": scale, "unit": unit}, arrays)
+
+
+class BaliFigure(Figure):
+    """Drag the landmarks of one boundary: its BALI field follows, and the vote that finds the chosen landmark again.
+
+    Args:
+        points: (M, 2), 2 <= M <= 17, landmarks along the boundary in map pixels, inside the map.
+        size: (height, width) of the map, at most 64 each.
+        image: what the map covers from edge to edge, at any resolution; None draws the field alone.
+        sigma: width of the boundary in map pixels, from 0.5 to 4.
+        radius: R, of the squares that carry vectors, 1 to 7.
+        decode_radius: r, of the window that votes, 0 to 5.
+        start: the landmark chosen at first.
+
+    Example:
+        >>> BaliFigure(heatmaps.to_heatmap(face.landmarks, 256, 64)[36:40] - [12, 18], (16, 28), crop)
+
+    Source: SCPAN Eq. 1 to 5.
+    """
+
+    _esm = script("bali")
+
+    def __init__(self, points: object, size: tuple[int, int], image: np.ndarray | None = None, sigma: float = 1.5,
+                 radius: int = 5, decode_radius: int = 3, start: int = 0) -> None:
+        points = _floats("points", points, (None, 2))
+        height, width = (int(n) for n in size)
+        if not (1 < height <= 64 and 1 < width <= 64):
+            raise ValueError(f"size must be (height, width) from 2 to 64, got {size}")
+        if not 2 <= len(points) <= 17:
+            raise ValueError(f"points must be 2 to 17 landmarks, got {len(points)}")
+        if not ((points >= -0.5) & (points <= [width - 0.5, height - 0.5])).all():
+            raise ValueError(f"points must lie inside the {width} x {height} map, got {points.tolist()}")
+        for name, value, low, high in (("sigma", sigma, 0.5, 4), ("radius", radius, 1, 7),
+                                       ("decode_radius", decode_radius, 0, 5), ("start", start, 0, len(points) - 1)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+        options = {"width": width, "height": height, "sigma": sigma, "radius": radius, "decode_radius": decode_radius,
+                   "start": start}
+        super().__init__(options, {"points": points} | ({} if image is None else {"image": picture(image)}))

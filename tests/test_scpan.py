@@ -214,7 +214,7 @@ def test_where_landmarks_are_close_the_printed_decode_loses_more_than_without_ve
     offsets = landmark_offsets(bali_field(points, chain, 80).offsets, chain, 33)
 
     def error(vectors, **how):
-        return np.linalg.norm(decode_bali(heat, vectors, **how) - points, axis=1).max()
+        return np.linalg.norm(decode_bali(heat, vectors, **how).numpy() - points, axis=1).max()
     assert error(offsets) > 2 * error(0 * offsets) > 0.1
     assert error(offsets, reach=1.5) < 1e-9
 

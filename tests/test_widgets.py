@@ -9,15 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facealign_lite import heatmaps, metrics, widgets
+from facealign_lite import heatmaps, metrics, scpan, widgets
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
-SCRIPTS = ("codec", "ced", "face", "overlay", "steps")
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali")
 
 
 def run(name, expression):
@@ -122,6 +123,13 @@ GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 2, 1, 2)), [(0, 1)]), "predictions"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 0)]), "positive"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 1)], truth=np.zeros((1, 2, 2))), "truth"),
+    (lambda: widgets.BaliFigure(np.ones((1, 2)), (8, 8)), "points .*1"),
+    (lambda: widgets.BaliFigure(np.ones((2, 3)), (8, 8)), r"points .*\(2, 3\)"),
+    (lambda: widgets.BaliFigure([[1, 1], [8, 3]], (9, 8)), "points .*8 x 9"),
+    (lambda: widgets.BaliFigure([[1, 1], [np.nan, 3]], (9, 8)), "points"),
+    (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 80)), "size .*80"),
+    (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), sigma=9), "sigma .*9"),
+    (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), start=2), "start .*2"),
 ])
 def test_refuses_nonsense(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -189,3 +197,45 @@ def test_ticks_are_round_and_inside():
     assert narrow == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2])
     assert wide == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert powers == [0.5, 1, 2, 5, 10, 20]
+
+
+@needs_node
+@pytest.mark.parametrize("reading", ["gaussian", "printed"])
+def test_bali_script_is_the_librarys_field(reading):
+    random = np.random.default_rng(3)
+    for count in (2, 3, 9):
+        points = np.cumsum(random.uniform(0.5, 5, (count, 2)) * [1, random.choice([-1, 1])], 0) + [-1, 12]
+        chain, setting = (tuple(range(count)),), {"radius": 3, "sigma": 1.2, "reading": reading}
+        wanted = scpan.bali_field(points, chain, (20, 25), **setting)
+        line, found = run("bali", f"[curve({points.tolist()}), baliField({points.tolist()}, 25, 20, {setting})]")
+        np.testing.assert_allclose(line, scpan.curves(points, chain)[0], atol=1e-9)
+        np.testing.assert_allclose(np.reshape(found["confidence"], (20, 25)), wanted.confidence[0], atol=1e-9)
+        vectors = np.reshape([found["u"], found["v"]], (2, 20, 25))
+        np.testing.assert_allclose(vectors, wanted.offsets[0], atol=1e-9)
+        np.testing.assert_array_equal(np.reshape(found["owner"], (20, 25)) >= 0, wanted.mask[0])
+    twice = [[3, 4], [3, 4], [9, 4]]
+    np.testing.assert_allclose(run("bali", f"curve({twice})"), scpan.curves(np.array(twice), [(0, 1, 2)])[0], atol=1e-9)
+
+
+@needs_node
+@pytest.mark.parametrize("reach", [None, 1.5])
+def test_bali_script_votes_like_the_library(reach):
+    random = np.random.default_rng(4)
+    heat = random.random((12, 1, 9, 13)) - 0.3
+    heat[0], heat[1], heat[2] = 0, 1, -1                            # flat ones
+    offsets = random.uniform(-3, 3, (12, 1, 2, 9, 13))
+    for radius in (0, 2, 4):
+        wanted = scpan.decode_bali(torch.from_numpy(heat), torch.from_numpy(offsets), radius, reach)[:, 0]
+        rows = [[h.ravel().tolist(), *o.reshape(2, -1).tolist()] for h, o in zip(heat[:, 0], offsets[:, 0])]
+        last = "Infinity" if reach is None else reach
+        found = run("bali", f"{rows}.map(([h, u, v]) => vote(h, u, v, 13, 9, {radius}, {last}).point)")
+        np.testing.assert_allclose(found, wanted, atol=1e-9)
+
+
+@needs_node
+def test_bali_heat_has_its_peak_at_the_landmark():
+    peak, rough, flat = (np.reshape(h, (15, 21)) for h in run(
+        "bali", '["peak", "rough", "flat"].map((kind) => heatOf([8.3, 6.6], 21, 15, kind))'))
+    np.testing.assert_allclose(peak, heatmaps.encode(np.array([[8.3, 6.6]]), (15, 21), 1.5)[0], atol=1e-12)
+    assert (0.3 * peak <= rough).all() and (rough <= peak).all() and (rough / peak).std() > 0.1
+    assert np.unravel_index(flat.argmax(), flat.shape) == (7, 8) and flat.min() > 0.8

@@ -7,8 +7,9 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from facealign_lite import heatmaps, metrics, widgets
+from facealign_lite import heatmaps, metrics, scpan, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -389,6 +390,64 @@ def test_steps_play_to_the_end(show):
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("document.querySelector('.fk-status').textContent.startsWith('Step 400')", timeout=20_000)
     page.get_by_role("button", name="Play").wait_for(timeout=20_000)                  # and stops by itself
+
+
+# ---- BaliFigure -------------------------------------------------------------------------------------------------
+
+LID = np.array([[6.3, 9.1], [10.2, 6.4], [15.7, 6.1], [20.4, 9.6]])
+
+
+def expected_bali(points, size, chosen, radius=3):
+    """Errors of hottest pixel, centre of mass, all votes and near votes, for one landmark and in the mean."""
+    chain = (tuple(range(len(points))),)
+    offsets = scpan.landmark_offsets(scpan.bali_field(points, chain, size).offsets, chain, len(points))
+    heat = torch.from_numpy(heatmaps.encode(points, size, 1.5))
+    found = [heatmaps.decode(heat, "argmax"), scpan.decode_bali(heat, 0 * offsets, radius),
+             scpan.decode_bali(heat, offsets, radius), scpan.decode_bali(heat, offsets, radius, 1.5)]
+    errors = np.stack([np.linalg.norm(f.numpy() - points, axis=1) for f in found])
+    return np.stack([errors[:, chosen], errors.mean(1)], 1)
+
+
+def shown_bali(page):
+    return np.array([[float(cell) for cell in row[1:]] for row in rows(page)])
+
+
+def test_bali_shows_what_the_library_computes_while_a_landmark_moves(show):
+    page = show(widgets.BaliFigure(LID, (16, 28)))
+    np.testing.assert_allclose(shown_bali(page), expected_bali(LID, (16, 28), 0), atol=6e-4)
+    second = page.get_by_role("slider", name="Landmark 2")
+    press(second, "ArrowRight", 4)                                                   # 0.25 map pixels each
+    moved = LID + np.array([0, 1, 0, 0])[:, None] * [1, 0]
+    np.testing.assert_allclose(shown_bali(page), expected_bali(moved, (16, 28), 1), atol=6e-4)
+    assert page.locator(".fk-status").text_content().startswith("Landmark 2: ")
+    press(page.get_by_role("slider", name="r of the window"), "ArrowRight")
+    np.testing.assert_allclose(shown_bali(page), expected_bali(moved, (16, 28), 1, 4), atol=6e-4)
+
+
+def test_bali_rings_are_dragged_one_at_a_time(show):
+    page = show(widgets.BaliFigure(LID, (16, 28)), width=900)
+    before = [page.get_by_role("slider", name=f"Landmark {i}").get_attribute("aria-valuetext") for i in (1, 2, 3, 4)]
+    third, box = page.get_by_role("slider", name="Landmark 3"), page.locator("canvas").first.bounding_box()
+    x, y = middle(third)
+    drag(page, (x, y), (x, y + 5 * box["width"] / 28))
+    after = [page.get_by_role("slider", name=f"Landmark {i}").get_attribute("aria-valuetext") for i in (1, 2, 3, 4)]
+    assert [a == b for a, b in zip(before, after)] == [True, True, False, True]
+    assert float(after[2].split("y ")[1]) == pytest.approx(11.1, abs=0.1)
+    page.mouse.click(box["x"] + 5, box["y"] + 5)                                     # beside all rings: nothing moves
+    assert third.get_attribute("aria-valuetext") == after[2]
+
+
+def test_bali_settings_are_seen(show):
+    page = show(widgets.BaliFigure(LID, (16, 28), image=np.full((160, 280), 90, np.uint8)))
+    for name in ("as printed", "squared", "rough", "nearly flat", "peak"):
+        before = snapshot(page), snapshot(page, 1)
+        press(page.get_by_role("radio", name=name), "Space")
+        assert (snapshot(page), snapshot(page, 1)) != before, name
+    for name in ("vectors", "confidence"):
+        before = snapshot(page)
+        page.get_by_label(name, exact=True).click()
+        settle(page)
+        assert snapshot(page) != before, name
 
 
 def test_two_figures_on_a_page_keep_their_own_choices(show):

@@ -239,8 +239,11 @@ function canvas(fig, { label, view, draw }) {
 }
 
 // A point the reader moves: by mouse and touch on it or beside it, by arrow keys (Shift: ten steps at once).
-// get(): [x, y], set([x, y]); bounds(): [left, top, right, bottom]; onGrab, onDrop: before and after a drag.
-function handle(fig, pad, { label, get, set, step = 0.5, bounds, describe, onGrab = () => {}, onDrop = () => {} }) {
+// get(): [x, y], set([x, y]); bounds(): [left, top, right, bottom]; onGrab, onDrop: before and after a drag;
+// anywhere: a press beside it takes it too; false where a canvas holds several.
+function handle(fig, pad, {
+  label, get, set, step = 0.5, bounds, describe, onGrab = () => {}, onDrop = () => {}, anywhere = true,
+}) {
   const knob = make("button", {
     type: "button", class: "fk-handle", role: "slider", "aria-label": label, "aria-roledescription": "movable point",
   });
@@ -270,14 +273,16 @@ function handle(fig, pad, { label, get, set, step = 0.5, bounds, describe, onGra
   for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
     knob.addEventListener(end, () => { if (grip) { grip = null; onDrop(); fig.paint(); } });
   }
-  pad.node.addEventListener("pointerdown", (event) => {          // a mouse drags from anywhere; a finger taps,
-    if (event.pointerType !== "mouse" || event.button) return;   // so that the page can still be scrolled
-    move(pad.toData(event));
-    grab(event, [0, 0]);
-  });
-  pad.node.addEventListener("click", (event) => {
-    if (event.pointerType !== "mouse") { onGrab(); move(pad.toData(event)); onDrop(); }
-  });
+  if (anywhere) {
+    pad.node.addEventListener("pointerdown", (event) => {        // a mouse drags from anywhere; a finger taps,
+      if (event.pointerType !== "mouse" || event.button) return; // so that the page can still be scrolled
+      move(pad.toData(event));
+      grab(event, [0, 0]);
+    });
+    pad.node.addEventListener("click", (event) => {
+      if (event.pointerType !== "mouse") { onGrab(); move(pad.toData(event)); onDrop(); }
+    });
+  }
   knob.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (!way) return;

@@ -3,12 +3,17 @@
 Points (N, K, 2) or (K, 2), in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %. Nothing is mutated.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facealign_lite import markups
+from facealign_lite import geometry, markups
 
 NORMALIZERS = ("inter_ocular", "inter_pupil", "box", "diagonal")
+# the columns of ACE-Net's Table 1; brows are left out, as there
+PARTS = {part: tuple(name for name in markups.ANCHORS + markups.CONTOURS if word in name and "brow" not in name)
+         for part, word in (("eyes", "eye_"), ("nose", "nose"), ("mouth", "mouth"), ("chin", "chin"))}
 Array = NDArray[np.float64]
 
 
@@ -63,6 +68,78 @@ def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", b
         bad = np.flatnonzero(~(length > 0))
         raise ValueError(f"{normalizer} must be a positive length, got {length[bad[0]]} for image {bad[0]}")
     return length
+
+
+# ---- anchors and contours ------------------------------------------------------------------------------------------
+
+def landmarks_as_ac(landmarks: ArrayLike, markup: str = "68") -> tuple[dict[str, Array], dict[str, Array]]:
+    """Landmarks (K, 2) of one face as what NME^AC wants: anchors by name, and the other landmarks of each contour.
+
+    Landmarks that are neither, as the sides of the nose, are left out; a contour of anchors only has no landmarks.
+
+    Raises:
+        ValueError: if the shape does not fit the markup or a coordinate is not finite.
+    """
+    points, table = _points(landmarks, "landmarks", markup)[0], markups.get(markup)
+    anchors = {name: points[i] for name, i in table.anchors.items()}
+    taken = set(table.anchors.values())
+    rows = {name: [i for i in table.curves.get(name, ()) if i not in taken] for name in markups.CONTOURS}
+    return anchors, {name: points[row] for name, row in rows.items() if row}
+
+
+def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike], true_anchors: Mapping[str, ArrayLike],
+                          true_contours: Mapping[str, ArrayLike], length: float, missing: float = 0.1
+                          ) -> dict[str, Array]:
+    """Error of every true landmark of one face, by the name of its anchor or contour.
+
+    Args:
+        anchors: (12, 2) predicted, in the order of ``markups.ANCHORS``.
+        contours: predicted polylines (M, 2) by name; one that is absent was not found.
+        true_anchors: (2,) by name; any of the twelve.
+        true_contours: landmarks (n, 2) on each contour; any number, any of the thirteen.
+        length: what the errors are divided by, in the same pixels.
+        missing: error of each landmark of a contour that was not found; the paper does not say what it charges.
+
+    Returns:
+        name -> (n,) fractions, (1,) for anchors.
+
+    Raises:
+        ValueError: for an unknown name, a wrong shape, NaN in what is compared, or a length that is not positive.
+
+    Source: ACE-Net Eq. 13. The distance goes from the landmark to the nearest point of the contour, never back: what is
+    drawn where nothing is costs nothing. ``geometry.distance_to_polyline`` the other way round tells.
+    """
+    if not 0 < length < np.inf:
+        raise ValueError(f"length must be positive, got {length}")
+    if unknown := (set(true_anchors) - set(markups.ANCHORS)) | (
+            (set(true_contours) | set(contours)) - set(markups.CONTOURS)):
+        raise ValueError(f"names must be of markups.ANCHORS and CONTOURS, got {sorted(unknown)}")
+    anchors = np.asarray(anchors, np.float64)
+    if anchors.shape != (len(markups.ANCHORS), 2):
+        raise ValueError(f"anchors must be ({len(markups.ANCHORS)}, 2), got shape {anchors.shape}")
+    errors = {name: np.linalg.norm(anchors[markups.ANCHORS.index(name)] - np.asarray(point, np.float64))[None]
+              for name, point in true_anchors.items()}
+    for name, points in true_contours.items():
+        points = np.asarray(points, np.float64).reshape(-1, 2)
+        errors[name] = (geometry.distance_to_polyline(points, contours[name]) if name in contours
+                        else np.full(len(points), missing * length))
+    errors = {name: error / length for name, error in errors.items()}
+    if bad := sorted(name for name, error in errors.items() if not np.isfinite(error).all()):
+        raise ValueError(f"anchors and landmarks must be finite, got NaN or infinity in {bad}")
+    return errors
+
+
+def nme_ac(errors: Mapping[str, ArrayLike], names: Sequence[str] | None = None) -> float:
+    """Mean over all landmarks of ``anchor_contour_errors``, or over those of some ``names``, such as ``PARTS["chin"]``.
+
+    Names without an error, as a markup without irises has, are passed over.
+
+    Source: ACE-Net Eq. 14.
+    """
+    some = [errors[name] for name in (errors if names is None else names) if name in errors]
+    if not some:
+        raise ValueError(f"errors must hold one of {list(names or [])}, got {sorted(errors)}")
+    return float(np.concatenate([np.ravel(each) for each in some]).mean())
 
 
 def failure_rate(errors: ArrayLike, threshold: float = 0.1) -> float:

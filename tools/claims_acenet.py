@@ -133,7 +133,7 @@ def score(read: Callable[[int], Reading], faces: Sequence[Any]) -> dict[str, Any
         each = metrics.anchor_contour_errors(anchors, contours, true_anchors, on, length)
         errors.append(metrics.nme_ac(each))
         for part in PARTS:
-            parts[part].append(metrics.nme_ac(each, [name for name in metrics.PARTS[part] if name in each]))
+            parts[part].append(metrics.nme_ac(each, metrics.PARTS[part]))
         found.append(np.mean([name in contours for name in on]))
         if face.contours is not None:
             back += [geometry.distance_to_polyline(contours[name], face.contours[name]).mean() / length

@@ -277,7 +277,7 @@ def chains(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
 
     Args:
         landmarks: (..., K, 2).
-        markup: one that knows all 13 contours: "68", "36" or "98".
+        markup: one that knows all 13 contours: "68" or "36".
 
     Returns:
         chain: (..., 13, M, 2); the last landmark of short contours is repeated.

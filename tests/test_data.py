@@ -7,6 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from facealign_lite import geometry, markups
 from facealign_lite.data import (
+    CONTOUR_POINTS,
     Augmentation,
     Crops,
     PackedFaces,
@@ -38,10 +40,13 @@ def toy_points(rng=None, size=96):
     return rng.uniform(0.25 * size, 0.75 * size, (68, 2))
 
 
-def toy_sample(seed=0, size=96, colour=True):
+def toy_sample(seed=0, size=96, colour=True, contours=False):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (size, size, 3) if colour else (size, size), np.uint8)
-    return Sample(cv2.GaussianBlur(image, (0, 0), 2), toy_points(rng, size), rng.random(68) < 0.8, tags={"n": seed})
+    landmarks, seen = toy_points(rng, size), rng.random(68) < 0.8
+    known = {"anchors": rng.uniform(0, size, (12, 2)),
+             "contours": {name: rng.uniform(0, size, (5 + i, 2)) for i, name in enumerate(markups.CONTOURS)}}
+    return Sample(cv2.GaussianBlur(image, (0, 0), 2), landmarks, seen, tags={"n": seed}, **(known if contours else {}))
 
 
 # Images
@@ -117,8 +122,8 @@ def test_a_sample_takes_the_box_of_its_landmarks():
 @pytest.mark.parametrize("kind", [
     {"landmarks": np.zeros((67, 2))}, {"landmarks": np.full((68, 2), np.nan)}, {"landmarks": np.zeros((68, 2))},
     {"visibility": np.ones(3)}, {"markup": "67"}, {"box": (1, 2, 3)}, {"box": (0, 0, 0, 5)}, {"box": (3, 0, 1, 5)},
-    {"box": (0, 0, np.inf, 5)},
-], ids=str)
+    {"box": (0, 0, np.inf, 5)}, {"anchors": np.zeros((10, 2))}, {"contours": {"chin_boundary": np.zeros((3, 2))}},
+], ids=lambda kind: next(iter(kind)))
 def test_a_sample_refuses_nonsense(kind):
     with pytest.raises(ValueError):
         Sample(RGB, **kind)
@@ -231,6 +236,29 @@ def test_landmarks_follow_the_pixels_through_every_placement():
     assert 15 < mirrored < 45 and seen > 30
 
 
+def test_anchors_and_contours_follow_through_every_placement():
+    """Taken back through the crop's matrix, they are the sample's own; mirrored, right and left have changed places."""
+    sample, mirrored = toy_sample(2, contours=True), 0
+    lines = np.stack([geometry.resample(line, CONTOUR_POINTS) for line in sample.contours.values()])
+    crops = Crops([sample], 64, MOVING)
+    for epoch in range(20):
+        item = crops.at(epoch, 0)
+        flipped = np.linalg.det(item["matrix"][:, :2].numpy()) < 0
+        mirrored += flipped
+        back = geometry.invert(item["matrix"].numpy())
+        names = [name.replace("right", "?").replace("left", "right").replace("?", "left") if flipped else name
+                 for name in markups.CONTOURS]
+        for line, name in zip(item["contours"].numpy(), names):
+            np.testing.assert_allclose(geometry.transform(line.astype(float), back),
+                                       lines[markups.CONTOURS.index(name)], atol=1e-3)
+        order = list(markups.ANCHOR_FLIP) if flipped else slice(None)
+        np.testing.assert_allclose(geometry.transform(item["anchors"].numpy().astype(float), back)[order],
+                                   sample.anchors, atol=1e-3)
+        assert item["anchors"].dtype == item["contours"].dtype == torch.float32
+    assert 3 < mirrored < 17
+    assert not {"anchors", "contours"} & set(Crops([toy_sample()], 64)[0])
+
+
 def test_plain_crops_are_centred_and_unchanged():
     sample = toy_sample(3)
     item = Crops([sample], 64)[0]
@@ -329,6 +357,22 @@ def test_a_pack_gives_back_what_was_saved(tmp_path):
         np.testing.assert_array_equal(a, b)
     assert len(save_packed(tmp_path / "pack", samples[:2])) == 2                # replaced
     assert sorted(os.listdir(tmp_path)) == ["pack"]
+
+
+def test_a_pack_keeps_contours_where_every_sample_has_them(tmp_path):
+    samples = [toy_sample(i, 40, contours=True) for i in range(3)]
+    pack = save_packed(tmp_path / "pack", samples, workers=1)
+    for wanted, seen in zip(samples, pack, strict=True):
+        np.testing.assert_array_equal(seen.anchors, wanted.anchors)
+        assert list(seen.contours) == list(markups.CONTOURS)
+        for name, line in seen.contours.items():
+            assert line.shape == (CONTOUR_POINTS, 2)
+            np.testing.assert_allclose(line, geometry.resample(wanted.contours[name], CONTOUR_POINTS), atol=1e-4)
+    np.testing.assert_array_equal(Crops(pack, 32)[1]["contours"], Crops(samples, 32)[1]["contours"])
+    again = save_packed(tmp_path / "again", pack)                    # equal arcs of equal arcs would shorten corners
+    np.testing.assert_array_equal(again.contours, pack.contours)
+    some = save_packed(tmp_path / "some", [*samples, toy_sample(9, 40)])
+    assert some.contours is None and some[0].contours is None and some[0].anchors is None
 
 
 def test_processes_render_the_same_pack(tmp_path):

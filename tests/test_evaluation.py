@@ -273,3 +273,19 @@ def test_the_command_line_runs_a_papers_arms(tmp_path, monkeypatch, capsys):
     (tmp_path / "results" / "toy-only-4.json").write_text("{")
     assert evaluation.main(["toy"]) == 2
     assert "toy-only-4.json" in capsys.readouterr().err
+
+
+def test_the_command_line_runs_the_arms_it_is_told(tmp_path, monkeypatch, capsys):
+    """So that two processes can share a paper's runs; the last one prints the whole table."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "claims_toy.py").write_text(CLAIMS.replace("[4]", "[4, 5]").replace(
+        "ARMS = {", 'ARMS = {"other": lambda seed, folder: {"nme": 1},\n        '))
+    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
+    assert evaluation.main(["toy", "only"]) == 0
+    assert capsys.readouterr().out.split()[::3] == ["toy-only-4", "toy-only-5"]
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["toy-only-4.json", "toy-only-5.json"]
+    assert evaluation.main(["toy", "other", "none", "nor"]) == 2      # nothing is run before all names are known
+    assert "none nor" in capsys.readouterr().err and len(list((tmp_path / "results").iterdir())) == 2
+    assert evaluation.main(["toy"]) == 0
+    assert capsys.readouterr().out.split()[::3] == [f"toy-{arm}-{seed}" for seed in (4, 5) for arm in ("other", "only")]

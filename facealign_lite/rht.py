@@ -367,47 +367,52 @@ def overall_loss(heatmaps: Tensor, consistency: Tensor, weight: float = WEIGHT) 
 class ReferenceBank:
     """Annotated faces, and which of them to borrow from.
 
-    Faces are compared by SIFT: each keypoint of one looks for its most similar keypoint of the other, and the mean of
-    these similarities (cosines of square-rooted descriptors) is the score. All descriptors of the bank, and how well
-    each face can answer some ``words`` chosen among them, are computed once. A new face is first scored by its
-    keypoints' nearest words, a product of a matrix and a vector; only the ``shortlist`` best are matched exactly.
+    Faces are compared by SIFT: each keypoint of one looks for its most similar keypoint of the other within ``reach``,
+    and the mean of these similarities (cosines of square-rooted descriptors, 0 where none is near) is the score. All
+    descriptors of the bank, and how well each face answers to some ``words`` drawn from them, are computed once. A new
+    face is first scored by its keypoints' nearest words, a product of a matrix and a vector; only the ``shortlist``
+    best are matched exactly.
 
     Args:
-        images: N grey images (H, W) uint8, aligned crops.
+        images: N grey images (H, W) uint8, crops placed alike.
         landmarks: (N, K, 2) in their pixels, for ``neutral``.
         keypoints: per face, the strongest ones.
-        words: descriptors drawn from the bank as a code.
+        reach: how many pixels apart two keypoints may lie; 12 is for crops of 128. None compares them wherever they
+            are, as plain matching does; it tells poses apart less well.
+        words: descriptors, with their places, drawn from the bank.
         shortlist: faces matched exactly; N is slow and sure.
         seed: of the words.
 
     Raises:
         ValueError: for no images, or images of another kind.
 
-    Source: RHT section III-D ("SIFT feature matching", after its [42], [43]) and Table VII.
+    Source: RHT section III-D ("SIFT feature matching", after its [42], [43]) and Table VII; the rest is ours.
     """
 
     def __init__(self, images: Sequence[NDArray] | NDArray, landmarks: ArrayLike | None = None, keypoints: int = 48,
-                 words: int = 1024, shortlist: int = 100, seed: int = 0):
+                 reach: float | None = 12.0, words: int = 2048, shortlist: int = 100, seed: int = 0):
         for name, number in (("keypoints", keypoints), ("words", words), ("shortlist", shortlist)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, got {number}")
+        if reach is not None and not reach > 0:
+            raise ValueError(f"reach must be positive or None, got {reach}")
         if not len(images):
             raise ValueError("images must be at least one")
         if landmarks is not None and np.shape(landmarks)[::2] != (len(images), 2):
             raise ValueError(f"landmarks must be ({len(images)}, K, 2), got shape {np.shape(landmarks)}")
-        self.shortlist, self.keypoints = shortlist, keypoints
+        self.keypoints, self.reach, self.shortlist = keypoints, reach, shortlist
         self.landmarks = None if landmarks is None else np.asarray(landmarks, np.float64)
         # a weak threshold, so that soft faces too have enough keypoints
         self._sift = cv2.SIFT_create(nfeatures=keypoints, contrastThreshold=0.01)
-        found = [self._describe(image) for image in images]
-        # one is repeated where there are too few: a maximum does not mind
-        self._descriptors = np.stack([np.concatenate([d, d[:1].repeat(keypoints - len(d), 0)]) for d in found])
-        flat = np.unique(np.concatenate(found), axis=0)
-        self._words = np.random.default_rng(seed).permutation(flat)[:words]
-        self._answers = np.stack([(d @ self._words.T).max(0) for d in found])           # (N, words)
+        # the strongest is repeated where there are too few: a maximum does not mind
+        faces = [self._describe(image) for image in images]
+        faces = [np.concatenate([face, face[:1].repeat(keypoints - len(face), 0)]) for face in faces]
+        self._faces = np.stack(faces)                                                   # (N, keypoints, 130)
+        self._words = np.random.default_rng(seed).permutation(np.unique(np.concatenate(faces), axis=0))[:words]
+        self._answers = np.stack([self._similarity(self._words, face).max(1) for face in faces])   # (N, words)
 
     def __len__(self) -> int:
-        return len(self._descriptors)
+        return len(self._faces)
 
     def scores(self, image: NDArray, which: ArrayLike | None = None) -> NDArray[np.float32]:
         """Similarity in [0, 1] of every face of the bank, or of those named, matched exactly: (N,)."""
@@ -440,28 +445,38 @@ class ReferenceBank:
         return int(np.square(shapes - mean).sum((1, 2)).argmin())
 
     def _extreme(self, image: NDArray, sign: int) -> int:
-        descriptors = self._describe(image)
-        nearest = np.argpartition(-(descriptors @ self._words.T), min(3, len(self._words)) - 1, axis=1)[:, :3]
-        rough = sign * (self._answers @ np.bincount(nearest.ravel(), minlength=len(self._words)).astype(np.float32))
-        few = np.argsort(-rough, kind="stable")[:self.shortlist]
-        return int(few[(sign * self._exact(descriptors, few)).argmax()])
+        face, count = self._describe(image), min(3, len(self._words))
+        likeness = self._similarity(face, self._words)
+        nearest = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+        weights = np.bincount(nearest.ravel(), np.take_along_axis(likeness, nearest, 1).ravel(), len(self._words))
+        rough = self._answers @ weights.astype(np.float32)
+        few = np.argsort(-sign * rough, kind="stable")[:self.shortlist]
+        return int(few[(sign * self._exact(face, few)).argmax()])
 
-    def _exact(self, descriptors: NDArray, which: slice | NDArray) -> NDArray[np.float32]:
-        bank = self._descriptors[which]
-        cosines = descriptors @ bank.reshape(-1, bank.shape[-1]).T
-        return cosines.reshape(len(descriptors), len(bank), -1).max(-1).mean(0)
+    def _exact(self, face: NDArray, which: slice | NDArray) -> NDArray[np.float32]:
+        bank = self._faces[which]
+        return self._similarity(face, bank.reshape(-1, 130)).reshape(len(face), len(bank), -1).max(-1).mean(0)
+
+    def _similarity(self, a: NDArray, b: NDArray) -> NDArray[np.float32]:
+        """(n, 130) and (m, 130) -> (n, m): cosines, 0 beyond ``reach``."""
+        cosines = a[:, :128] @ b[:, :128].T
+        if self.reach is None:
+            return cosines
+        apart = np.square(a[:, 128:129] - b[:, 128]) + np.square(a[:, 129:] - b[:, 129])
+        return np.where(apart <= self.reach**2, cosines, 0)
 
     def _describe(self, image: NDArray) -> NDArray[np.float32]:
-        """Unit descriptors (n, 128) of the strongest keypoints; one of zeros where there is none."""
+        """Unit descriptors and places (n, 128 + 2) of the strongest keypoints; one row of zeros if there is none."""
         image = np.asarray(image)
         if image.ndim != 2 or image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W) uint8, got {image.dtype} of shape {image.shape}")
-        _, found = self._sift.detectAndCompute(image, None)
+        points, found = self._sift.detectAndCompute(image, None)
         if found is None:
-            return np.zeros((1, 128), np.float32)
+            return np.zeros((1, 130), np.float32)
+        strongest = np.argsort([-point.response for point in points], kind="stable")[:self.keypoints]
         # square roots of shares: their inner product is at most 1, and large entries count for less
-        found = found[:self.keypoints]
-        return np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1e-6))
+        descriptors = np.sqrt(found / np.maximum(found.sum(1, keepdims=True), 1e-6))
+        return np.column_stack([descriptors, [point.pt for point in points]]).astype(np.float32)[strongest]
 
 
 def low_resolution(images: Tensor, side: int) -> Tensor:

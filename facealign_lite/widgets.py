@@ -16,9 +16,10 @@ from pathlib import Path
 import anywidget
 import cv2
 import numpy as np
+import torch
 import traitlets
 
-from . import markups
+from . import markups, rht
 
 SCRIPTS = Path(__file__).parent / "assets" / "widgets"
 JPEG_QUALITY = 88  # edges of drawn landmarks are vector work above the picture, so this is enough
@@ -26,9 +27,9 @@ JPEG_QUALITY = 88  # edges of drawn landmarks are vector work above the picture,
 SHAPES = ("gaussian", "ged", "student_t", "parabola")
 
 
-def script(name: str) -> str:
-    """The one module of a figure: the kit, then the figure's own script, which exports ``render``."""
-    return "\n".join((SCRIPTS / part).read_text(encoding="utf-8") for part in ("kit.js", f"{name}.js"))
+def script(*names: str) -> str:
+    """The one module of a figure: the kit, parts that figures share, then its own script, which exports ``render``."""
+    return "\n".join((SCRIPTS / f"{name}.js").read_text(encoding="utf-8") for name in ("kit", *names))
 
 
 class Figure(anywidget.AnyWidget):
@@ -371,3 +372,86 @@ class BaliFigure(Figure):
         options = {"width": width, "height": height, "sigma": sigma, "radius": radius, "decode_radius": decode_radius,
                    "start": start}
         super().__init__(options, {"points": points} | ({} if image is None else {"image": picture(image)}))
+
+
+class WeakLossFigure(Figure):
+    """Bend a contour at and between its landmarks: its heat, its contourness, and what ACE-Net's weak loss charges.
+
+    Args:
+        landmarks: (M, 2), 2 <= M <= 6, along the contour in map pixels, inside the map; the two ends count as anchors.
+        size: (height, width) of the map, from 8 to 96 each.
+        image: what the map covers from edge to edge, at any resolution; None draws the heat alone.
+        truth: (N, 2) the true contour to compare with, or None.
+        reach: D at first, a whole number of map pixels from 1 to 8.
+        sigma: width of the contour in map pixels, from 1 to 4; the mapping of Eq. 7 is made for 2.
+        alpha: weight of a pixel that is all wrong.
+
+    Example:
+        >>> WeakLossFigure([[6, 20], [22, 12], [40, 14], [57, 24]], (36, 64))
+
+    Source: ACE-Net Eq. 7 to 11.
+    """
+
+    _esm = script("contour", "weakloss")
+
+    def __init__(self, landmarks: object, size: tuple[int, int], image: np.ndarray | None = None,
+                 truth: object | None = None, reach: int = 6, sigma: float = 2.0, alpha: float = 50.0) -> None:
+        landmarks = _floats("landmarks", landmarks, (None, 2))
+        height, width = (int(n) for n in size)
+        if not (8 <= height <= 96 and 8 <= width <= 96):
+            raise ValueError(f"size must be (height, width) from 8 to 96, got {size}")
+        if not 2 <= len(landmarks) <= 6:
+            raise ValueError(f"landmarks must be 2 to 6, got {len(landmarks)}")
+        if not ((landmarks >= -0.5) & (landmarks <= [width - 0.5, height - 0.5])).all():
+            raise ValueError(f"landmarks must lie inside the {width} x {height} map, got {landmarks.tolist()}")
+        if (landmarks[0] == landmarks[-1]).all():
+            raise ValueError(f"landmarks must be an open chain, got both ends at {landmarks[0].tolist()}")
+        for name, value, low, high in (("reach", reach, 1, 8), ("sigma", sigma, 1, 4), ("alpha", alpha, 1, 1000)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+        arrays: dict[str, np.ndarray | bytes] = {"landmarks": landmarks}
+        if truth is not None:
+            arrays["truth"] = _floats("truth", truth, (None, 2))
+        if image is not None:
+            arrays["image"] = picture(image)
+        super().__init__({"width": width, "height": height, "reach": int(reach), "sigma": float(sigma),
+                          "alpha": float(alpha)}, arrays)
+
+
+class ReferenceFigure(Figure):
+    """Choose a place of a target face: how similar every place of a reference is, which one answers, what is borrowed.
+
+    Args:
+        target, reference: pictures (H', W') or (H', W', 3) that the map covers from edge to edge, at any resolution.
+        query, key: (C, H, W) their local features, H and W from 2 to 48.
+        place: (x, y) on the map at first, whole numbers.
+        patch: 1, 3 or 5 at first.
+
+    Example:
+        >>> ReferenceFigure(target, reference, features(target), features(reference), place=(11, 13))
+
+    Source: RHT Eq. 1 to 3.
+    """
+
+    _esm = script("reference")
+
+    def __init__(self, target: np.ndarray, reference: np.ndarray, query: object, key: object,
+                 place: tuple[int, int] = (0, 0), patch: int = 3) -> None:
+        query, key = _floats("query", query, (None, None, None)), _floats("key", key, (None, None, None))
+        rows, columns = query.shape[1:]
+        if query.shape != key.shape or not (2 <= rows <= 48 and 2 <= columns <= 48):
+            raise ValueError(f"query and key must both be (C, H, W), H and W from 2 to 48, got {query.shape} and "
+                             f"{key.shape}")
+        if not (np.isfinite(query).all() and np.isfinite(key).all()):
+            raise ValueError("query and key must be finite, got NaN or infinity")
+        x, y = (int(v) for v in place)
+        if not (0 <= x < columns and 0 <= y < rows):
+            raise ValueError(f"place must lie on the {columns} x {rows} map, got {place}")
+        if patch not in (1, 3, 5):
+            raise ValueError(f"patch must be 1, 3 or 5, got {patch}")
+        pairs = [rht.correlate(torch.from_numpy(query[None]), torch.from_numpy(key[None]), n) for n in (1, 3, 5)]
+        super().__init__({"rows": rows, "columns": columns, "start": y * columns + x, "patch": patch,
+                          "patches": [1, 3, 5]},
+                         {"query": query, "key": key, "target": picture(target), "reference": picture(reference),
+                          "index": np.concatenate([index.numpy() for _, index in pairs]).astype(np.int32),
+                          "confidence": np.concatenate([sure.flatten(1).numpy() for sure, _ in pairs])})

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facealign_lite import heatmaps, metrics, scpan, widgets
+from facealign_lite import heatmaps, metrics, rht, scpan, widgets
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
-SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali")
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "reference")
 
 
 def run(name, expression):
     """The value of a JavaScript expression inside a figure's module, through node."""
-    module = widgets.script(name) + f"\nconsole.log(JSON.stringify({expression}));"
+    module = widgets.script(*name.split()) + f"\nconsole.log(JSON.stringify({expression}));"
     command = [NODE, "--input-type=module", "-"]
     done = subprocess.run(command, input=module, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -118,6 +118,11 @@ GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4
     (lambda: widgets.OverlayFigure(GREY, POINT, MAP, scores=[1, 2]), "scores"),
     (lambda: widgets.OverlayFigure(GREY, POINT, MAP, matrix=np.zeros((2, 3))), "invertible"),
     (lambda: widgets.OverlayFigure(GREY, POINT, MAP, start=1), "start"),
+    (lambda: widgets.WeakLossFigure([[1, 1]], (20, 20)), "landmarks.*2 to 6"),
+    (lambda: widgets.WeakLossFigure([[1, 1], [30, 2]], (20, 20)), "inside the 20 x 20"),
+    (lambda: widgets.WeakLossFigure([[1, 1], [5, 5], [1, 1]], (20, 20)), "open chain"),
+    (lambda: widgets.WeakLossFigure([[1, 1], [5, 5]], (20, 200)), "size .*200"),
+    (lambda: widgets.WeakLossFigure([[1, 1], [5, 5]], (20, 20), reach=9), "reach .*9"),
     (lambda: widgets.StepsFigure([], [], np.zeros((0, 0, 1, 2)), [(0, 1)]), "steps and images"),
     (lambda: widgets.StepsFigure([GREY], [5, 5], np.zeros((2, 1, 1, 2)), [(0, 1)]), "ascend"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 2, 1, 2)), [(0, 1)]), "predictions"),
@@ -130,6 +135,11 @@ GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 80)), "size .*80"),
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), sigma=9), "sigma .*9"),
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), start=2), "start .*2"),
+    (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, np.ones((1, 4, 5))), "query and key .*4, 5"),
+    (lambda: widgets.ReferenceFigure(GREY, GREY, MAP[0], MAP), r"query .*\(4, 4\)"),
+    (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP * np.nan), "finite"),
+    (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP, place=(4, 0)), "place .*4 x 4"),
+    (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP, patch=2), "patch .*2"),
 ])
 def test_refuses_nonsense(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -140,7 +150,7 @@ def test_refuses_nonsense(wrong, words):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_ask_nobody_for_anything(name):
-    text = widgets.script(name)
+    text = widgets.script(*name.split())
     assert not re.search(r"\bfetch\(|XMLHttpRequest|\bimport\b|@import|eval\(", text)
     assert re.findall(r"https?://\S+?(?=\")", text) == ["http://www.w3.org/2000/svg"]      # a name, not an address
     assert "</script" not in text and "<!--" not in text                                  # it is embedded in a page
@@ -239,3 +249,67 @@ def test_bali_heat_has_its_peak_at_the_landmark():
     np.testing.assert_allclose(peak, heatmaps.encode(np.array([[8.3, 6.6]]), (15, 21), 1.5)[0], atol=1e-12)
     assert (0.3 * peak <= rough).all() and (rough <= peak).all() and (rough / peak).std() > 0.1
     assert np.unravel_index(flat.argmax(), flat.shape) == (7, 8) and flat.min() > 0.8
+
+
+# ---- WeakLossFigure ---------------------------------------------------------------------------------------------
+
+@needs_node
+def test_weak_loss_script_is_the_library():
+    import torch
+
+    from facealign_lite import acenet, contours
+    rng = np.random.default_rng(4)
+    width, height = 40, 32
+    chain = np.array([[5.2, 20.1], [15.7, 12.4], [25.3, 14.0], [34.6, 22.9]])
+    bent = np.vstack([chain[0], (chain[:-1] + chain[1:])[0] / 2 + [0, -3], chain[1:] + rng.normal(0, 0.7, (3, 2))])
+    for sigma, reach in ((2.0, 6.0), (2.0, 3.0), (3.0, 4.0)):
+        heat = contours.encode(torch.from_numpy(bent)[None], (height, width), sigma)
+        noisy = heat + 0.2 * torch.from_numpy(rng.normal(size=heat.shape))
+        score, orientation = contours.contourness(noisy, sigma)
+        on = torch.tensor([False, True, True, False])
+        line = torch.from_numpy(chain)[None]
+        wanted = [acenet.landmark_loss(score, line, on), acenet.line_loss(score, line, reach),
+                  acenet.far_loss(noisy, line, reach, 50.0),
+                  acenet.full_loss(contours.encode(line, (height, width), sigma), noisy, 50.0)]
+        flat = noisy.reshape(-1).tolist()
+        found = run("contour weakloss", f"""(() => {{
+          const size = [{width}, {height}], chain = {chain.tolist()}, noisy = {flat}, far = distances(chain, ...size);
+          const {{ score, orientation }} = contourness(noisy, ...size, {sigma});
+          return [[...contourHeat({bent.tolist()}, ...size, {sigma})], [...score], [...orientation],
+            [landmarkLoss(score, ...size, chain), lineLoss(score, ...size, chain, {reach}).loss,
+             farLoss(noisy, far, {reach}, 50), fullLoss(contourHeat(chain, ...size, {sigma}), noisy, 50)]];
+        }})()""")
+        np.testing.assert_allclose(found[0], heat.reshape(-1), atol=1e-9)
+        np.testing.assert_allclose(found[1], score.reshape(-1), atol=1e-9)
+        turn = (np.array(found[2]) - orientation.reshape(-1).numpy() + np.pi / 2) % np.pi - np.pi / 2
+        assert np.abs(turn).max() < 1e-6
+        np.testing.assert_allclose(found[3], [value.item() for value in wanted], atol=1e-9)
+
+
+@needs_node
+def test_the_bent_contour_goes_through_its_rings():
+    rings = [[3.0, 4.0], [9.5, 2.0], [12.0, 11.0], [20.0, 6.0]]
+    line = np.array(run("contour weakloss", f"smoothCurve({rings}, 8)"))
+    np.testing.assert_allclose(line[::8], rings, atol=1e-12)
+    straight = np.array(run("contour weakloss", "smoothCurve([[0, 0], [2, 1], [4, 2], [6, 3]])"))
+    np.testing.assert_allclose(straight[:, 1], straight[:, 0] / 2, atol=1e-12)
+
+
+@needs_node
+@pytest.mark.parametrize("patch", [1, 3, 5])
+def test_reference_script_matches_like_the_library(patch):
+    rng = np.random.default_rng(patch)
+    query, key = rng.normal(size=(2, 3, 6, 8)).astype(np.float32)
+    query[:, :3, :3] = 0                                            # a corner without features
+    confidence, index = rht.correlate(*(torch.from_numpy(f.astype(float))[None] for f in (query, key)), patch)
+    listed = [f"{{ data: {f.ravel().tolist()}, shape: [3, 6, 8] }}" for f in (query, key)]
+    found = np.array(run("reference", f"Array.from({{ length: 48 }}, (_, i) => "
+                                      f"[...similarities({listed[0]}, {listed[1]}, i, {patch})])"))
+    np.testing.assert_allclose(found.max(1), confidence.flatten(), atol=1e-9)
+    sure = confidence.flatten().numpy() != 0
+    assert 40 < sure.sum() and (found.argmax(1) == index[0].numpy())[sure].all()
+
+
+@needs_node
+def test_reference_script_finds_the_winner_and_a_rival_elsewhere():
+    assert run("reference", "best([0, 9, 8, 1, 7, 2], 3, 1.2)") == {"first": 1, "second": 3 if False else 5}

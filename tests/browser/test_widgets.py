@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import heatmaps, metrics, scpan, widgets
+from facealign_lite import heatmaps, metrics, rht, scpan, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -450,6 +450,52 @@ def test_bali_settings_are_seen(show):
         assert snapshot(page) != before, name
 
 
+# ---- ReferenceFigure --------------------------------------------------------------------------------------------
+
+def reference_features():
+    return np.random.default_rng(3).normal(size=(2, 2, 8, 10)).astype(np.float32)
+
+
+def reference_figure():
+    pictures = np.random.default_rng(4).integers(0, 255, (2, 64, 80), dtype=np.uint8)
+    return widgets.ReferenceFigure(*pictures, *reference_features(), place=(3, 4))
+
+
+def expected_reference(place, patch):
+    """The place that answers, and its cosine."""
+    query, key = (torch.from_numpy(features)[None] for features in reference_features())
+    confidence, index = rht.correlate(query, key, patch)
+    k = place[1] * 10 + place[0]
+    return [int(index[0, k]) % 10, int(index[0, k]) // 10, float(confidence.flatten()[k])]
+
+
+def shown_reference(page):
+    return [float(cell) for cell in rows(page)[0][1:]]
+
+
+def test_reference_answers_as_the_library_does_by_keys_mouse_and_patch(show):
+    page = show(reference_figure())
+    np.testing.assert_allclose(shown_reference(page), expected_reference((3, 4), 3), atol=6e-4)
+    ring = page.get_by_role("slider", name="Place on the target")
+    press(ring, "ArrowRight", 2)
+    press(ring, "ArrowUp")
+    np.testing.assert_allclose(shown_reference(page), expected_reference((5, 3), 3), atol=6e-4)
+    press(page.get_by_role("radio", name="1 × 1"), "Space")
+    np.testing.assert_allclose(shown_reference(page), expected_reference((5, 3), 1), atol=6e-4)
+    box = page.locator("canvas").first.bounding_box()
+    drag(page, middle(ring), (box["x"] + 7.5 / 10 * box["width"], box["y"] + 6.5 / 8 * box["height"]))
+    np.testing.assert_allclose(shown_reference(page), expected_reference((7, 6), 1), atol=6e-4)
+
+
+def test_reference_settings_are_seen(show):
+    page = show(reference_figure())
+    for name, n in (("similarity", 1), ("weighed by confidence", 2)):
+        before = snapshot(page, n)
+        page.get_by_label(name, exact=True).click()
+        settle(page)
+        assert snapshot(page, n) != before, name
+
+
 def test_two_figures_on_a_page_keep_their_own_choices(show):
     page = show(widgets.CodecFigure(), more=[widgets.CedFigure(ERRORS)])
     assert page.get_by_role("radio", checked=True).count() == 4  # shape and map, normaliser and shade
@@ -462,6 +508,7 @@ def test_two_figures_on_a_page_keep_their_own_choices(show):
 FIGURES = {
     "codec": lambda: widgets.CodecFigure(np.full((64, 64, 3), 128, np.uint8), point=(30, 30)),
     "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
+    "reference": reference_figure,
 }
 
 LUMINANCE = """(names) => {

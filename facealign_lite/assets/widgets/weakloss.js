@@ -13,14 +13,31 @@ function sample(map, width, height, [x, y]) {
   return (1 - v) * ((1 - u) * at(i, j) + u * at(i + 1, j)) + v * ((1 - u) * at(i, j + 1) + u * at(i + 1, j + 1));
 }
 
-// Eq. 7 over the landmarks between the two ends, which are anchors.
-function landmarkLoss(score, width, height, chain) {
-  const inner = chain.slice(1, -1).map((p) => toLoss(sample(score, width, height, p)));
+// Eq. 6 at a place between pixels: the template is moved there, not the score read off between its pixels.
+function scoreAt(heat, width, height, sigma, [x, y]) {
+  const reach = Math.floor(2 * sigma);
+  let a = 0, b = 0, c = 0, energy = 0;
+  for (let j = Math.max(0, Math.ceil(y - reach)); j <= Math.min(height - 1, y + reach); j++) {
+    for (let i = Math.max(0, Math.ceil(x - reach)); i <= Math.min(width - 1, x + reach); i++) {
+      const u = (i - x) / sigma, v = (j - y) / sigma, h = Math.max(0, heat[j * width + i]);
+      const g = Math.exp(-u * u - v * v);
+      a += h * g * (1 - 2 * u * u);
+      b -= h * g * 2 * u * v;
+      c += h * g * (1 - 2 * v * v);
+      energy += h * h * g;
+    }
+  }
+  return a + c + Math.sqrt((a - c) ** 2 + 4 * b * b) - energy;
+}
+
+// Eq. 7 over the landmarks between the two ends, which are anchors. read: point -> score.
+function landmarkLoss(read, chain) {
+  const inner = chain.slice(1, -1).map((p) => toLoss(read(p)));
   return inner.length ? inner.reduce((a, b) => a + b, 0) / inner.length : 0;
 }
 
 // Eq. 8: the places along the line, each with the best place on its normal, and the mean loss by length.
-function lineLoss(score, width, height, chain, reach) {
+function lineLoss(read, chain, reach) {
   const places = [], steps = Math.ceil(reach);
   let total = 0, whole = 0;
   for (let k = 1; k < chain.length; k++) {
@@ -31,7 +48,7 @@ function lineLoss(score, width, height, chain, reach) {
       const t = (s + 0.5) / PER_SEGMENT, x = ax + t * bx, y = ay + t * by;
       let found = null;
       for (let n = -steps; n <= steps; n++) {
-        const d = reach * n / steps, p = [x - d * by / long, y + d * bx / long], value = sample(score, width, height, p);
+        const d = reach * n / steps, p = [x - d * by / long, y + d * bx / long], value = read(p);
         if (!found || value > found.value) found = { value, p };
       }
       const loss = toLoss(found.value);
@@ -92,16 +109,19 @@ function render({ model, el }) {
   const moved = (points, far) => points.map(([x, y], i) => [x + far(i) * normal[0], y + far(i) * normal[1]]);
   const STARTS = {
     line: straight,
+    truth: () => straight().map(([x, y], i) => i % 2 === 0 ? [x, y] : truth.reduce((best, p) => {
+      return Math.hypot(p[0] - x, p[1] - y) < Math.hypot(best[0] - x, best[1] - y) ? p : best;
+    }).slice()),
     bulge: () => moved(straight(), (i) => i % 2 ? (i % 4 === 1 ? 3 : -3) : 0),
     aside: () => moved(straight(), () => 2),
     away: () => moved(straight(), () => state.reach + 3),
   };
-  const state = { knots: straight(), reach: data.reach, spot: false };
+  const state = { knots: straight(), reach: data.reach, spot: false, exact: false };
   const { sigma, alpha } = data;
   const fig = figure(el, {
     label: "A contour, its heat, and what the weak loss charges for it",
     help: "Drag the rings: every second one lies at a landmark, the others between two. Or focus a ring and use the "
-      + "arrow keys (with Shift: ten times as far). White: the landmarks and the line through them, all that the loss knows.",
+      + "arrow keys (with Shift: ten times as far). White: the landmarks and the line through them: all the loss knows.",
   });
   const photo = data.image ? pictures(fig, [data.image]) : [null];
   const far = distances(chain, width, height), lines = contourHeat(chain, width, height, sigma);
@@ -118,15 +138,16 @@ function render({ model, el }) {
     let heat = contourHeat(line, width, height, sigma);
     if (state.spot) heat = heat.map((h, i) => Math.max(h, spot[i]));
     const { score } = contourness(heat, width, height, sigma);
-    const across = lineLoss(score, width, height, chain, state.reach);
+    const read = (p) => state.exact ? scoreAt(heat, width, height, sigma, p) : sample(score, width, height, p);
+    const across = lineLoss(read, chain, state.reach);
     const losses = {
-      landmark: landmarkLoss(score, width, height, chain), line: across.loss,
+      landmark: landmarkLoss(read, chain), line: across.loss,
       far: farLoss(heat, far, state.reach, alpha), full: fullLoss(lines, heat, alpha),
     };
     losses.weak = losses.far + 0.1 * losses.landmark + 0.1 * losses.line;
     now = {
-      line, heat, score, losses, places: across.places, picture: heatPicture(heat, width, height, { overlay: Boolean(data.image) }),
-      ridge: heatPicture(score, width, height, { top: 5 }),
+      losses, read, places: across.places, ridge: heatPicture(score, width, height, { top: 5 }),
+      picture: heatPicture(heat, width, height, { overlay: Boolean(data.image) }),
     };
     fig.say(`landmark ${fixed(losses.landmark, 3)}, line ${fixed(losses.line, 3)}, far ${fixed(losses.far, 3)}: `
       + `weak loss ${fixed(losses.weak, 3)}; against the straight line as truth ${fixed(losses.full, 3)}`);
@@ -154,10 +175,12 @@ function render({ model, el }) {
       marks(context, unit);
     },
   });
-  pane(fig, truth ? "Heat of your contour; green: the true one; blue: D to either side" : "Heat of your contour; blue: D to either side of the line", whole.box, 330);
+  const also = truth ? "green: the true one; " : "";
+  pane(fig, `Heat of your contour; ${also}blue: D to either side of the line`, whole.box, 330);
   state.knots.forEach((_, i) => handle(fig, whole, {
     label: i % 2 ? `Contour between landmarks ${(i + 1) / 2} and ${(i + 3) / 2}` : `Contour at landmark ${i / 2 + 1}`,
-    step: 0.25, anywhere: false, get: () => state.knots[i], set: (p) => { state.knots[i] = p; update(); }, bounds: edges,
+    step: 0.25, anywhere: false, bounds: edges,
+    get: () => state.knots[i], set: (p) => { state.knots[i] = p; update(); },
   }));
   const ridge = canvas(fig, {
     label: "Contourness, and the place on each normal where it is greatest", view,
@@ -171,26 +194,24 @@ function render({ model, el }) {
         radius: 2.6 * unit, fill: (i) => lossColor(now.places[i].loss),
       });
       dots(context, chain.slice(1, -1), {
-        radius: 4.6 * unit, fill: (i) => lossColor(toLoss(sample(now.score, width, height, chain[i + 1]))),
+        radius: 4.6 * unit, fill: (i) => lossColor(toLoss(now.read(chain[i + 1]))),
       });
     },
   });
-  pane(fig, "Its contourness; dots: the best place on each normal and at each landmark, green cheap, red dear", ridge.box, 330);
+  pane(fig, "Its contourness; dots: landmarks, best place on each normal; green cheap, red dear", ridge.box, 330);
   const numbers = table(fig, {
-    caption: "What it costs", head: ["loss", "value", "asks for"],
-    rows: () => [
-      { cells: ["landmark (Eq. 7)", fixed(now.losses.landmark, 3), "through the landmarks"] },
-      { cells: ["line (Eq. 8)", fixed(now.losses.line, 3), "somewhere within D"] },
-      { cells: ["far (Eq. 9)", fixed(now.losses.far, 3), "no heat beyond D"] },
-      { cells: ["weak (Eq. 11)", fixed(now.losses.weak, 3), "far + 0.1 landmark + 0.1 line"], strong: true },
-      { cells: ["full (Eq. 3)", fixed(now.losses.full, 3), "the straight line itself"] },
-    ],
+    caption: "What it costs; weak = far + 0.1 landmark + 0.1 line; full = Eq. 3 with the straight line as truth",
+    rows: () => [["landmark", "landmark (Eq. 7)"], ["line", "line (Eq. 8)"], ["far", "far (Eq. 9)"],
+      ["weak", "weak (Eq. 11)"], ["full", "full (Eq. 3)"]].map(([name, text]) => {
+      return { cells: [text, fixed(now.losses[name], 3)], strong: name === "weak" };
+    }),
   });
   numbers.style.setProperty("--fk-basis", "380px");
   fig.stage.append(numbers);
   choice(fig, {
     label: "start from", value: "line",
-    options: [["line", "the line"], ["bulge", "bulging"], ["aside", "2 px aside"], ["away", "beyond D"]],
+    options: [["line", "the line"], ...(truth ? [["truth", "the truth"]] : []), ["bulge", "bulging"],
+      ["aside", "2 px aside"], ["away", "beyond D"]],
     onChange: (name) => { state.knots = STARTS[name](); update(); },
   });
   slider(fig, {
@@ -198,6 +219,10 @@ function render({ model, el }) {
     onInput: (v) => { state.reach = v; update(); },
   });
   toggle(fig, { label: "a spot of heat far away", value: false, onChange: (on) => { state.spot = on; update(); } });
+  toggle(fig, {
+    label: "score at the place itself, not between the pixels of its map", value: false,
+    onChange: (on) => { state.exact = on; update(); },
+  });
   update();
   return fig.stop;
 }

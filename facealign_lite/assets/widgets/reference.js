@@ -40,6 +40,7 @@ function best(values, width, far) {
 }
 
 const FAR = 4;                                                    // places: a rival is not a neighbour of the winner
+const SHARP = 6;                                                  // most cosines are high: show only the highest
 const OWN = "#ffd23f", FOUND = "#5ec8ff", RIVAL = "#ff8fd0";      // on a photo
 
 function render({ model, el }) {
@@ -58,8 +59,8 @@ function render({ model, el }) {
     const values = similarities(data.query, data.key, state.place, state.patch);
     const { first, second } = best(values, columns, FAR);
     const low = values.reduce((a, b) => Math.min(a, b)), span = Math.max(values[first] - low, 1e-9);
-    now = { values, first, second, low, picture: heatPicture(values.map((v) => (v - low) / span), columns, rows,
-      { overlay: true }) };
+    const heat = values.map((v) => ((v - low) / span) ** SHARP);
+    now = { values, first, second, picture: heatPicture(heat, columns, rows, { overlay: true }) };
     const [x, y] = at(state.place), [u, v] = at(first);
     fig.say(`Place x ${x}, y ${y}: the reference answers from x ${u}, y ${v} with confidence ${fixed(values[first], 3)}`);
   };
@@ -116,7 +117,7 @@ function render({ model, el }) {
       square(context, state.place, 1, OWN, unit);
     },
   });
-  pane(fig, "What is borrowed, for every place", borrowed.box, 200);
+  pane(fig, "What is borrowed", borrowed.box, 200);
   const numbers = table(fig, {
     caption: `Cosines of ${data.query.shape[0]} numbers a place, on a map of ${columns} \u00d7 ${rows}`,
     head: ["reference", "x", "y", "cosine"],

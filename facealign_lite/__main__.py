@@ -1,4 +1,4 @@
-"""``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks."""
+"""``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks or its contours."""
 
 import argparse
 import json
@@ -11,12 +11,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from facealign_lite import zoo
+from facealign_lite import markups, zoo
 from facealign_lite.align import Alignment, align
 from facealign_lite.data import load_image, write_atomic
 
 PARTS = (((0, 17), (86, 180, 233)), ((17, 27), (230, 159, 0)), ((27, 36), (0, 158, 115)), ((36, 48), (240, 228, 66)),
          ((48, 68), (204, 121, 167)))       # Okabe and Ito's colours, as in plots.py, which needs matplotlib
+CONTOUR_COLOURS = {"chin": PARTS[0][1], "brow": PARTS[1][1], "nose": PARTS[2][1], "eye": PARTS[3][1],
+                   "mouth": PARTS[4][1]}
+WHITE = (255, 255, 255)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="facealign_lite", description="Draw the 68 landmarks of the face in a photo.")
+    parser = _Parser(prog="facealign_lite", description="Draw the landmarks of the face in a photo, or its contours.")
     parser.add_argument("image", type=Path, help="photo of one face, PNG, JPEG or what OpenCV reads")
     parser.add_argument("--out", type=Path, help="write the photo with its landmarks here, as PNG")
     parser.add_argument("--json", type=Path, help="write landmarks, scores and box here")
@@ -61,15 +64,27 @@ def _run(options: argparse.Namespace) -> None:
 
 def as_json(found: Alignment, options: argparse.Namespace) -> str:
     """The alignment as JSON; pixels of the image, 0-based centres."""
-    return json.dumps({"image": str(options.image), "model": options.model, "box": found.box.tolist(),
-                       "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()})
+    content = {"image": str(options.image), "model": options.model, "box": found.box.tolist(),
+               "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
+    if found.contours is not None:
+        content |= {"anchors": dict(zip(markups.ANCHORS, found.anchors.tolist())),
+                    "contours": {name: line.tolist() for name, line in found.contours.items()}}
+    return json.dumps(content)
 
 
 def overlay(picture: NDArray, found: Alignment) -> NDArray[np.uint8]:
-    """A copy of the picture, (H, W, 3) RGB, with a dot on every landmark."""
+    """A copy of the picture, (H, W, 3) RGB, with a dot on every landmark, and lines along contours."""
     picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture.copy()
     radius = max(1.0, 0.011 * np.ptp(found.landmarks, axis=0).max())
     colours = [colour for (first, last), colour in PARTS for _ in range(first, last)]
+    if found.contours is not None:
+        radius = max(1.0, 0.007 * (found.box[2:] - found.box[:2]).max())
+        colours = [WHITE] * len(found.landmarks)
+        for rim in (True, False):
+            for name, line in found.contours.items():
+                colour = next(colour for word, colour in CONTOUR_COLOURS.items() if word in name)
+                cv2.polylines(picture, [np.round(line * 16).astype(np.int32)], False, (0, 0, 0) if rim else colour,
+                              max(1, round(radius * (1.8 if rim else 0.9))), cv2.LINE_AA, 4)
     for edge in (True, False):                                          # black rims below, all dots above
         for point, colour in zip(found.landmarks, colours):
             # OpenCV draws in 1/16 pixels when asked to shift by 4 bits

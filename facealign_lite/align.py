@@ -1,4 +1,4 @@
-"""The front door: an image in, the landmarks of its face out.
+"""The front door: an image in, the landmarks, or the anchors and contours, of its face out.
 
 Shapes: N crops, K landmarks. Matrices are (2, 3) maps from image to crop, points (x, y) in 0-based pixel centres.
 """
@@ -14,7 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from facealign_lite import geometry, heatmaps, markups, zoo
+from facealign_lite import acenet, geometry, heatmaps, markups, zoo
+from facealign_lite.acenet import AceNet
 from facealign_lite.data import box_of, check_box, crop, crop_matrix, grey, load_image
 
 MARGIN = 0.3          # room around a box, as in training
@@ -35,21 +36,22 @@ FINALISTS = 4         # crops that get a second look
 class Alignment:
     """The face of an image, in pixels of that image."""
 
-    landmarks: NDArray[np.float64]                      # (K, 2)
-    scores: NDArray[np.float64]                         # (K,) in [0, 1]: how much of each heatmap lies at its peak
+    landmarks: NDArray[np.float64]                      # (K, 2); the anchors, from networks that predict those
+    scores: NDArray[np.float64]                         # (K,) in [0, 1]: how much of each heatmap lies at its peak, or
+                                                        # how hot an anchor's peak is
     box: NDArray[np.float64]                            # (4,) left, top, right, bottom: as given, or as found
     anchors: NDArray[np.float64] | None = None          # (12, 2), from networks that predict them
-    contours: dict[str, NDArray[np.float64]] | None = None
+    contours: dict[str, NDArray[np.float64]] | None = None   # (M, 2) by name of ``markups.CONTOURS``, those found
 
 
 def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | nn.Module = "hourglass",
           device: str | torch.device = "auto") -> Alignment:
-    """Landmarks of one face.
+    """Landmarks of one face, or its anchors and contours with ``model="acenet"``.
 
     Args:
         image: path, PIL image, or array: grey, RGB or RGBA, 8 or 16 bit.
         box: (left, top, right, bottom) in pixels around the face from brows to chin, tight or up to a fifth too
-            loose; None to look for the face.
+            loose; None to look for the face (the hourglass does, for networks that have no 68 landmarks).
         model: a name of ``zoo.names()``, a weights file, or a network.
         device: see ``zoo.pick_device``.
 
@@ -61,6 +63,10 @@ def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | n
     box = None if box is None else check_on_image(box, picture)
     network = model.eval() if isinstance(model, nn.Module) else _network(model, str(device))
     picture = grey(picture) if network.config.in_channels == 1 else picture
+    if isinstance(network, AceNet):
+        box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
+        anchors, contours, scores = trace(picture, box, network)
+        return Alignment(anchors, scores, box, anchors, contours)
     box = find(picture, network) if box is None else box
     landmarks, scores = refine(picture, box, network)
     return Alignment(landmarks, scores, box)
@@ -96,7 +102,39 @@ def refine(picture: NDArray, box: ArrayLike, network: nn.Module) -> tuple[NDArra
     return landmarks.mean(0), scores.mean(0)
 
 
+def trace(picture: NDArray, box: ArrayLike, network: AceNet) -> tuple[NDArray, dict[str, NDArray], NDArray]:
+    """Anchors and contours in a box: a first look, then a second at the upright face, beside its mirror image.
+
+    Returns:
+        anchors (12, 2) and contours {name: (M, 2)}, pixels of the picture; scores (12,) of the anchors.
+    """
+    size, half = network.config.image_size, network.config.heatmap_size
+    matrix = crop_matrix(box, size, MARGIN)
+    anchors, contours = acenet.read(_maps(picture, matrix[None], network)[0])
+    if len(contours) == len(markups.CONTOURS):                     # else what was seen does not tell the face's size
+        seen = geometry.transform(heatmaps.to_image(np.concatenate([anchors, *contours.values()]), half, size),
+                                  geometry.invert(matrix))
+        matrix = _upright(seen, seen[:2].mean(0), seen[2:4].mean(0), size)      # the first four are eye corners
+    straight, mirror = _maps(picture, np.stack([matrix, mirrored(matrix, size)]), network)
+    order = [*markups.ANCHOR_FLIP, *(len(anchors) + i for i in markups.CONTOUR_FLIP)]
+    maps = (straight + mirror.flip(-1)[order]) / 2
+    anchors, contours = acenet.read(maps)
+    back = geometry.invert(matrix)
+    contours = {name: geometry.transform(heatmaps.to_image(line, half, size), back) for name, line in contours.items()}
+    scores = maps[:len(anchors)].amax((1, 2)).clamp(0, 1).double().numpy()
+    return geometry.transform(heatmaps.to_image(anchors, half, size), back), contours, scores
+
+
 @torch.inference_mode()
+def _maps(picture: NDArray, matrices: NDArray, network: nn.Module) -> torch.Tensor:
+    """Outputs of the network, (N, K, H, W), for N crops of one picture."""
+    size, device = network.config.image_size, next(network.parameters()).device
+    crops = np.stack([crop(picture, matrix, size) for matrix in matrices])                # (N, S, S) or (N, S, S, 3)
+    crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
+    images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
+    return network(images.contiguous(memory_format=torch.channels_last))[-1].float().cpu()
+
+
 def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[NDArray, NDArray]:
     """What the network sees in N crops of one picture, a mirrored crop included wherever its matrix says so.
 
@@ -107,13 +145,9 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
     Returns:
         landmarks (N, K, 2) in pixels of the picture; scores (N, K).
     """
-    size, device = network.config.image_size, next(network.parameters()).device
-    landmarks, scores = [], []
+    size, landmarks, scores = network.config.image_size, [], []
     for some in np.split(matrices, range(BATCH, len(matrices), BATCH)):
-        crops = np.stack([crop(picture, matrix, size) for matrix in some])           # (N, S, S) or (N, S, S, 3)
-        crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
-        images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
-        logits = network(images.contiguous(memory_format=torch.channels_last))[-1].float().cpu()
+        logits = _maps(picture, some, network)
         points = heatmaps.to_image(heatmaps.decode(logits, "soft_argmax"), logits.shape[-2:], size)
         landmarks.append(np.asarray(points, np.float64))
         scores.append(np.asarray(heatmaps.peak(logits), np.float64))
@@ -211,9 +245,16 @@ def grid(height: int, width: int, side: float) -> NDArray[np.float64]:
 def upright_matrix(landmarks: NDArray, size: int, margin: float = MARGIN) -> NDArray[np.float64]:
     """The crop around (K, 2) landmarks that holds the eye line level."""
     right, left = markups.get(str(len(landmarks))).normalizers["inter_ocular"]
-    x, y = landmarks[list(left)].mean(0) - landmarks[list(right)].mean(0)
+    return _upright(landmarks, landmarks[list(right)].mean(0), landmarks[list(left)].mean(0), size, margin)
+
+
+def _upright(points: NDArray, right: NDArray, left: NDArray, size: int, margin: float = MARGIN) -> NDArray[np.float64]:
+    """The crop around (N, 2) points that holds the line from the right to the left eye level."""
+    x, y = left - right
+    if not np.hypot(x, y) > 0:
+        raise ValueError("the eyes must lie apart, got one point for both")
     level = np.array([[x, y, 0.0], [-y, x, 0.0]]) / np.hypot(x, y)                   # turns (x, y) to (1, 0)
-    return geometry.compose(crop_matrix(box_of(geometry.transform(landmarks, level)), size, margin), level)
+    return geometry.compose(crop_matrix(box_of(geometry.transform(points, level)), size, margin), level)
 
 
 def mirrored(matrix: NDArray, size: int) -> NDArray[np.float64]:

@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
 from facealign_lite.nets import HourglassConfig, StackedHourglass
 
 FORMAT = "facealign-lite 1"
 FOLDER = Path(__file__).parent / "assets" / "weights"
 MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only"}
-ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass)}
+ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet)}
 LARGEST_HALF = 65504.0
 
 

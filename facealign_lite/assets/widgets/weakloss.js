@@ -121,7 +121,7 @@ function render({ model, el }) {
   const fig = figure(el, {
     label: "A contour, its heat, and what the weak loss charges for it",
     help: "Drag the rings: every second one lies at a landmark, the others between two. Or focus a ring and use the "
-      + "arrow keys (with Shift: ten times as far). White: the landmarks and the line through them: all the loss knows.",
+      + "arrow keys (with Shift: ten times as far). White: landmarks and the line through them, all the loss knows.",
   });
   const photo = data.image ? pictures(fig, [data.image]) : [null];
   const far = distances(chain, width, height), lines = contourHeat(chain, width, height, sigma);

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.nn import functional
 
 PIECE = 2.0   # pixels: segments are cut into pieces at most this long, each of which lights only its neighbourhood
 WINDOW = 2    # a template reaches this many widths to each side (ACE-Net Eq. 6)
@@ -171,3 +172,209 @@ def _band(profile: Tensor, size: int) -> Tensor:
     offset = offset[None, :] - offset[:, None] + reach         # entry (i, j) takes profile[j - i + reach]
     inside = (0 <= offset) & (offset < len(profile))
     return torch.where(inside, profile[offset.clamp(0, len(profile) - 1)], 0)
+
+
+# ---- from maps to curves -------------------------------------------------------------------------------------------
+
+IDEAL = 1.23   # an ideal contour of width sigma scores IDEAL * sigma^2: 4.92 at sigma 2, 11.1 at sigma 3
+FADE = 0.85    # share of its heat that a contour of Eq. 2 still has about its end, under the window of ``_ridges``
+NEAR = 3       # pixels to each side in which heat speaks for a contour's place
+
+
+def extract(heatmap: ArrayLike | Tensor, sigma: float = 3.0, low: float = 0.2, high: float = 0.4) -> list:
+    """Sub-pixel curves along the ridges of one heatmap, or of each of C maps.
+
+    Contourness and its normal, non-maximum suppression along the normal, hysteresis, then a walk from pixel to pixel.
+    A contour reaches on for as long as it scores ``low``, and counts if it scores ``high`` anywhere.
+
+    Args:
+        heatmap: (H, W) or (C, H, W), sides of at least 4; negative heat counts as none.
+        sigma: width of the contourness templates in heatmap pixels. At 3, contours drawn at 2 score 9.2 to 10.3.
+        low, high: 0 < low <= high, shares of the score of an ideal contour, 1.23 sigma^2. Heat h times the ideal
+            scores about 2h - h^2 of it: 0.2 is a tenth of full heat, 0.4 less than a quarter. Noise of 0.05 stays
+            below ``low`` nearly everywhere, noise of 0.1 below ``high``; a step from 0 to 1 scores 0.19.
+
+    Returns:
+        Polylines (M, 2) of (x, y) in heatmap pixels, float64, the most score along it first; a closed one ends where
+        it starts. Pieces shorter than ``sigma`` are dropped. For (C, H, W), a list of such lists.
+
+    Raises:
+        ValueError: if the maps have another shape or hold NaN or infinity, or for other thresholds.
+
+    Source: ACE-Net section 3.4, Eq. 24 to 26; it gives no thresholds. Where it takes the place from a parabola through
+        three scores, we take the centre of the heat along the normal: several times nearer (see ``_ridges``).
+    """
+    heat = torch.as_tensor(heatmap).detach().cpu()
+    heat = heat if heat.is_floating_point() else heat.float()
+    if heat.ndim not in (2, 3) or min(heat.shape[-2:]) < 4:
+        raise ValueError(f"heatmap must be (H, W) or (C, H, W) with sides of at least 4, got {tuple(heat.shape)}")
+    if not heat.isfinite().all():
+        raise ValueError("heatmap must be finite, got NaN or infinity")
+    if not 0 < low <= high:
+        raise ValueError(f"thresholds must be 0 < low <= high, got {low} and {high}")
+    # mirrored at the border: a contour that leaves the map does not look as if it ended there
+    above, beside = (min(max(NEAR, int(WINDOW * sigma)), side - 1) for side in heat.shape[-2:])
+    maps = functional.pad(heat.reshape(-1, *heat.shape[-2:]).clamp(min=0), (beside, beside, above, above),
+                                   mode="reflect")
+    score, orientation = (value.numpy() for value in contourness(maps, sigma))
+    unit = IDEAL * sigma**2
+    which, *ridges = _ridges(maps.numpy(), score, orientation, low * unit, above, beside)
+    found = [_trace(*(values[which == i] for values in ridges), high * unit, sigma) for i in range(len(maps))]
+    return found if heat.ndim == 3 else found[0]
+
+
+def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
+    """One curve from pieces that lie end to end, starting from the first.
+
+    Again and again the nearest piece whose end is at most ``gap`` pixels away, and which does not turn back, is put
+    on. Closed pieces are never joined; the rest is left out.
+
+    Args:
+        polylines: (M, 2) each, as from ``extract``: the first is kept whatever happens.
+        gap: >= 0, pixels that may be bridged by a straight line.
+
+    Returns:
+        (M, 2).
+
+    Raises:
+        ValueError: if there are no polylines, or for a negative gap.
+    """
+    if len(polylines) == 0 or not gap >= 0:
+        raise ValueError(f"join wants polylines and a gap >= 0, got {len(polylines)} and {gap}")
+    curve, *pieces = (np.asarray(line, np.float64) for line in polylines)
+    if _is_closed(curve):
+        return curve
+    pieces = [piece for piece in pieces if not _is_closed(piece)]
+    while True:
+        best, least = None, gap
+        for at_start in (True, False):
+            own = curve[::-1] if at_start else curve
+            for i, piece in enumerate(pieces):
+                for other in (piece, piece[::-1]):
+                    bridge = np.linalg.norm(other[0] - own[-1])
+                    if bridge <= least and _heading(own) @ -_heading(other[::-1]) > 0:
+                        best, least = (i, np.concatenate([own, other])), bridge
+        if best is None:
+            return curve
+        del pieces[best[0]]
+        curve = best[1]
+
+
+def _is_closed(line: NDArray) -> bool:
+    return len(line) > 2 and np.array_equal(line[0], line[-1])
+
+
+def _heading(line: NDArray) -> NDArray:
+    """Where a polyline is going at its last point, as seen from a few points before."""
+    return line[-1] - line[-min(len(line), 4)]
+
+
+def _ridges(heat: NDArray, score: NDArray, orientation: NDArray, low: float, above: int, beside: int) -> tuple:
+    """Pixels that score ``low`` and at least as much as one pixel to both sides along the normal, Eq. 26.
+
+    Returns:
+        map index (P,), pixel (P, 2), place (P, 2), direction (P, 2), score (P,) and heat (P,), the last two at the
+        place. The place is the centre of the heat along the normal under a window exp(-r^2) that moves with it, as
+        ``heatmaps.decode`` finds a peak. Contourness, which falls by half within a pixel, is no parabola; and its
+        ridge leaves the contour in a bend, by 0.1 to 0.2 pixel on a circle of radius 10 at sigma 3.
+    """
+    inner = (slice(None), slice(above, -above), slice(beside, -beside))
+    which, y, x = np.nonzero(score[inner] >= low)
+    pixel = np.stack([x + beside, y + above], 1)
+    angle = orientation[inner][which, y, x].astype(np.float64)
+    along = np.stack([np.cos(angle), np.sin(angle)], 1)
+    normal = np.stack([-along[:, 1], along[:, 0]], 1)
+    here, before, after = (_bilinear(score, which, pixel + step * normal) for step in (0, -1, 1))
+    top = (here >= before) & (here >= after)
+    which, pixel, along, normal, here, before, after = (
+        values[top] for values in (which, pixel, along, normal, here, before, after))
+    # the top of the parabola through (-1, before), (0, here), (1, after)
+    height = here + (before - after) ** 2 / (8 * np.maximum(2 * here - before - after, TINY))
+
+    offset = np.mgrid[-NEAR:NEAR + 1, -NEAR:NEAR + 1].reshape(2, -1)[::-1]             # (2, Q): x, y
+    near = heat[which[:, None], pixel[:, 1:] + offset[1], pixel[:, :1] + offset[0]]    # (P, Q)
+    across = normal @ offset
+    near = near * np.exp(-(along @ offset) ** 2)
+    t = np.zeros(len(which))
+    for _ in range(3):
+        weight = near * np.exp(-(across - t[:, None]) ** 2)
+        mass = weight.sum(1)
+        mean, square = ((weight * power).sum(1) / np.maximum(mass, TINY) for power in (across, across**2))
+        # the window, of variance 1/2, pulls the mean back: a Gaussian ridge is at t + (mean - t) / (1 - 2 variance)
+        t = (t + (mean - t) / np.maximum(1 - 2 * (square - mean**2), 0.1)).clip(-0.75, 0.75)
+    corner = [beside, above]
+    return which, pixel - corner, pixel + t[:, None] * normal - corner, along, height, mass
+
+
+def _bilinear(maps: NDArray, which: NDArray, points: NDArray) -> NDArray:
+    """Values of maps (C, H, W) at points (P, 2) inside them."""
+    x, y = np.minimum(points.astype(int), [maps.shape[2] - 2, maps.shape[1] - 2]).T
+    u, v = points[:, 0] - x, points[:, 1] - y
+    return ((1 - v) * ((1 - u) * maps[which, y, x] + u * maps[which, y, x + 1])
+            + v * ((1 - u) * maps[which, y + 1, x] + u * maps[which, y + 1, x + 1]))
+
+
+def _trace(pixel: NDArray, place: NDArray, along: NDArray, score: NDArray, heat: NDArray, high: float,
+           sigma: float) -> list[NDArray]:
+    """The ridge pixels of one map as curves, each from its best pixel on, until none is left that scores ``high``."""
+    stride = int(pixel[:, 0].max(initial=0)) + 3                                       # rows do not touch
+    keys, places, directions = (pixel @ [1, stride]).tolist(), place.tolist(), along.tolist()
+    free = dict(zip(keys, range(len(keys))))
+    around = [-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1]
+
+    def walk(k: int, ax: float, ay: float) -> list[int]:
+        """On from pixel k in direction (ax, ay), each time to the neighbour that is near and turns little."""
+        path = []
+        while True:
+            (px, py), key, k, least = places[k], keys[k], -1, math.inf
+            for step in around:
+                q = free.get(key + step, -1)
+                if q >= 0:
+                    sx, sy = places[q][0] - px, places[q][1] - py
+                    cosine = abs(ax * directions[q][0] + ay * directions[q][1])
+                    cost = math.hypot(sx, sy) + math.acos(min(cosine, 1.0))
+                    if sx * ax + sy * ay > 0 and cost < least:
+                        k, least = q, cost
+            if k < 0:
+                return path
+            del free[keys[k]]
+            path.append(k)
+            sign = math.copysign(1, ax * directions[k][0] + ay * directions[k][1])
+            ax, ay = sign * directions[k][0], sign * directions[k][1]
+
+    found = []
+    for seed in np.argsort(-score).tolist():
+        if score[seed] < high:
+            break
+        if free.pop(keys[seed], -1) < 0:
+            continue
+        ax, ay = directions[seed]
+        chain = [seed, *walk(seed, ax, ay)]
+        closed = len(chain) > 8 and np.abs(pixel[chain[-1]] - pixel[seed]).max() <= 2
+        if not closed:
+            chain = walk(seed, -ax, -ay)[::-1] + chain
+        for k in chain:                                                                # what lies beside it is used up
+            for step in around:
+                free.pop(keys[k] + step, None)
+        curve = np.concatenate([place[chain], place[chain[:1]]]) if closed else _trim(place[chain], heat[chain], sigma)
+        if np.linalg.norm(np.diff(curve, axis=0), axis=1).sum() >= sigma:
+            found.append((score[chain].sum(), curve))
+    return [curve for _, curve in sorted(found, key=lambda item: -item[0])]
+
+
+def _trim(curve: NDArray, heat: NDArray, sigma: float) -> NDArray:
+    """Both ends shortened to where the heat is a share FADE of the highest within a template's reach of the end.
+
+    The score fades out over several pixels, heat over two; and as the heat of Eq. 2 has round ends, it does so about
+    one pixel late: hence FADE and no half.
+    """
+    for _ in range(2):
+        curve, heat = curve[::-1], heat[::-1]
+        length = np.linalg.norm(np.diff(curve, axis=0), axis=1).cumsum()
+        enough = FADE * heat[:np.searchsorted(length, WINDOW * sigma) + 1].max()
+        i = int((heat >= enough).argmax())
+        if i:
+            share = (heat[i] - enough) / (heat[i] - heat[i - 1])
+            end = curve[i] + share * (curve[i - 1] - curve[i])
+            curve, heat = np.concatenate([[end], curve[i:]]), np.concatenate([[enough], heat[i:]])
+    return curve

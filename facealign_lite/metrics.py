@@ -107,7 +107,7 @@ def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike],
         ValueError: for an unknown name, a wrong shape, NaN in what is compared, or a length that is not positive.
 
     Source: ACE-Net Eq. 13. The distance goes from the landmark to the nearest point of the contour, never back: what is
-    drawn where nothing is costs nothing. ``geometry.distance_to_polyline`` the other way round tells.
+    drawn where nothing is costs nothing. ``reverse_errors`` tells.
     """
     if not 0 < length < np.inf:
         raise ValueError(f"length must be positive, got {length}")
@@ -127,6 +127,25 @@ def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike],
     if bad := sorted(name for name, error in errors.items() if not np.isfinite(error).all()):
         raise ValueError(f"anchors and landmarks must be finite, got NaN or infinity in {bad}")
     return errors
+
+
+def reverse_errors(contours: Mapping[str, ArrayLike], true_contours: Mapping[str, ArrayLike], length: float,
+                   n: int = 100) -> dict[str, float]:
+    """How far each predicted contour lies from the true one, on average along it: what Eq. 13 does not ask.
+
+    Args:
+        contours: predicted polylines (M, 2) by name.
+        true_contours: polylines (n, 2) by name, ends included; contours that are not among them are passed over.
+        length: what the distances are divided by.
+        n: points at equal arcs along the predicted contour.
+
+    Raises:
+        ValueError: for polylines that are none, or a length that is not positive.
+    """
+    if not 0 < length < np.inf:
+        raise ValueError(f"length must be positive, got {length}")
+    return {name: float(geometry.distance_to_polyline(geometry.resample(line, n), true_contours[name]).mean() / length)
+            for name, line in contours.items() if name in true_contours}
 
 
 def nme_ac(errors: Mapping[str, ArrayLike], names: Sequence[str] | None = None) -> float:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facealign_lite import markups, metrics
-from facealign_lite.geometry import similarity, transform
+from facealign_lite.geometry import resample, similarity, transform
 
 ERRORS = st.lists(st.floats(0, 0.5), min_size=1, max_size=40)
 
@@ -120,6 +120,151 @@ def test_the_auc_at_its_ends():
     assert metrics.auc([0.0, 0.0], 0.1) == 1
     assert metrics.auc([0.1, 0.7], 0.1) == 0
     assert metrics.auc([0.05, 0.2], 0.1) == pytest.approx(0.25)
+
+
+# ---- anchors and contours -------------------------------------------------------------------------------------------
+
+def drawn(seed=0):
+    """A face as predicted, anchors (12, 2) and contours, and as landmarks."""
+    random = np.random.default_rng(seed)
+    anchors = random.uniform(0, 100, (12, 2))
+    contours = {name: random.uniform(0, 100, (7, 2)) for name in markups.CONTOURS}
+    true_anchors = {name: random.uniform(0, 100, 2) for name in markups.ANCHORS[:9]}
+    true_contours = {name: random.uniform(0, 100, (k + 1, 2)) for k, name in enumerate(markups.CONTOURS)}
+    return anchors, contours, true_anchors, true_contours
+
+
+def moved(by, anchors, contours, true_anchors, true_contours):
+    one = {name: transform(points, by) for name, points in true_anchors.items()}
+    some = [{name: transform(points, by) for name, points in each.items()} for each in (contours, true_contours)]
+    return transform(anchors, by), some[0], one, some[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_anchor_and_contour_errors_by_brute_force(seed):
+    anchors, contours, true_anchors, true_contours = drawn(seed)
+    found = metrics.anchor_contour_errors(anchors, contours, true_anchors, true_contours, 40.0)
+    assert set(found) == {*true_anchors, *true_contours}
+    for i, name in enumerate(markups.ANCHORS[:9]):
+        assert found[name] == pytest.approx([np.hypot(*(anchors[i] - true_anchors[name])) / 40])
+    for name, points in true_contours.items():
+        dots = resample(contours[name], 20_001)                       # less than 0.04 apart
+        nearest = np.linalg.norm(points[:, None] - dots, axis=-1).min(1) / 40
+        np.testing.assert_allclose(found[name], nearest, atol=0.02 / 40)
+    everything = [e for each in found.values() for e in each]
+    assert metrics.nme_ac(found) == pytest.approx(sum(everything) / len(everything))
+    chin = metrics.nme_ac(found, metrics.PARTS["chin"])
+    assert chin == pytest.approx(found["chin_boundary"].mean())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.1, 10), st.floats(-3, 3), st.floats(-500, 500), st.integers(0, 99))
+def test_nme_ac_does_not_know_where_the_face_is(scale, angle, shift, seed):
+    face, by = drawn(seed), similarity(scale, angle, (shift, -shift))
+    before = metrics.anchor_contour_errors(*face, 30.0)
+    after = metrics.anchor_contour_errors(*moved(by, *face), 30.0 * scale)
+    for name, errors in before.items():
+        np.testing.assert_allclose(after[name], errors, atol=1e-9)
+    face = drawn(seed)[1], drawn(seed)[3]
+    there = [{name: transform(line, by) for name, line in each.items()} for each in face]
+    two = {name: line for name, line in face[1].items() if len(line) > 1}
+    turned = {name: line for name, line in there[1].items() if len(line) > 1}
+    wanted = metrics.reverse_errors(face[0], two, 30.0)
+    assert metrics.reverse_errors(there[0], turned, 30.0 * scale) == pytest.approx(wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50), st.floats(0, 10))
+def test_landmarks_of_any_density_on_a_shifted_contour_are_equally_wrong(places, aside):
+    """A straight contour predicted ``aside`` of the true one: however many landmarks, wherever along it."""
+    landmarks = np.stack([100 * np.array(places), np.zeros(len(places))], 1)
+    line = {"chin_boundary": [[0, aside], [30, aside], [100, aside]]}
+    errors = metrics.anchor_contour_errors(np.zeros((12, 2)), line, {}, {"chin_boundary": landmarks}, 50.0)
+    np.testing.assert_allclose(errors["chin_boundary"], aside / 50, atol=1e-12)
+
+
+def test_nme_ac_weighs_landmarks_not_contours():
+    """One dense contour outweighs a thin one; Eq. 14 is a mean over landmarks."""
+    errors = {"chin_boundary": np.full(90, 0.01), "nose_ridge": np.full(10, 0.11)}
+    assert metrics.nme_ac(errors) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("missing", [0.1, 0.25])
+def test_a_contour_that_was_not_found_is_charged(missing):
+    anchors, contours, true_anchors, true_contours = drawn()
+    chin = contours.pop("chin_boundary")
+    found = metrics.anchor_contour_errors(anchors, contours, true_anchors, true_contours, 40.0, missing)
+    np.testing.assert_allclose(found["chin_boundary"], np.full(13, missing))
+    assert not metrics.reverse_errors({}, {"chin_boundary": chin}, 40.0)
+
+
+def test_clutter_costs_nothing_going_out_and_shows_on_the_way_back():
+    """The loophole of Eq. 13: a scribble over the whole face passes near every landmark, so it beats an honest try."""
+    t = np.linspace(0, np.pi, 60)
+    true = {"chin_boundary": 50 + 40 * np.stack([np.cos(t), np.sin(t)], 1)}
+    honest = {"chin_boundary": true["chin_boundary"] + [0, 2]}
+    y = np.repeat(np.arange(40, 100, 0.5), 2)
+    scribble = {"chin_boundary": np.stack([np.tile([0, 100, 100, 0], 60), y], 1)}
+
+    def error(line):
+        return metrics.nme_ac(metrics.anchor_contour_errors(np.zeros((12, 2)), line, {}, true, 50.0))
+    assert error(scribble) < 0.006 < 0.01 < error(honest) < 0.04
+    back = [metrics.reverse_errors(line, true, 50.0)["chin_boundary"] for line in (honest, scribble)]
+    assert back[0] < 0.04 and back[1] > 0.2
+    assert metrics.reverse_errors(true, true, 50.0)["chin_boundary"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("markup, anchors, on_contours", [("68", 10, 58), ("36", 10, 26), ("98", 12, 68)])
+def test_landmarks_are_anchors_or_lie_on_one_contour(markup, anchors, on_contours):
+    points = np.random.default_rng(0).uniform(0, 9, (markups.get(markup).count, 2))
+    ours, lines = metrics.landmarks_as_ac(points, markup)
+    assert len(ours) == anchors and sum(map(len, lines.values())) == on_contours
+    rows = [*ours.values(), *np.concatenate(list(lines.values()))]
+    assert len(np.unique(rows, axis=0)) == anchors + on_contours             # none twice
+    assert {tuple(row) for row in rows} <= {tuple(row) for row in points}
+    assert ("right_iris_center" in ours) == (markup == "98")
+    np.testing.assert_array_equal(ours["nose_tip"], points[markups.get(markup).anchors["nose_tip"]])
+
+
+def test_what_the_landmarks_say_of_themselves_is_no_error():
+    points = np.random.default_rng(1).uniform(0, 99, (68, 2))
+    table, (anchors, lines) = markups.get("68"), metrics.landmarks_as_ac(points)
+    ours = np.array([points[table.anchors.get(name, 0)] for name in markups.ANCHORS])
+    drawn_lines = {name: points[list(table.curves[name])] for name in markups.CONTOURS}
+    assert metrics.nme_ac(metrics.anchor_contour_errors(ours, drawn_lines, anchors, lines, 50.0)) < 1e-12
+
+
+def test_the_parts_are_the_columns_of_table_1():
+    assert list(metrics.PARTS) == ["eyes", "nose", "mouth", "chin"]
+    assert {part: len(names) for part, names in metrics.PARTS.items()} == {"eyes": 8, "nose": 4, "mouth": 8, "chin": 1}
+    left_out = {*markups.ANCHORS, *markups.CONTOURS} - {name for names in metrics.PARTS.values() for name in names}
+    assert left_out == {"right_iris_center", "left_iris_center", "right_eyebrow_center_line",
+                        "left_eyebrow_center_line"}
+
+
+LINES = {"chin_boundary": np.array([[0.0, 0.0], [1.0, 0.0]])}
+TWELVE = np.zeros((12, 2))
+
+
+@pytest.mark.parametrize("call, word", [
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, LINES, 0.0), "length"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, LINES, np.nan), "length"),
+    (lambda: metrics.anchor_contour_errors(TWELVE[:11], LINES, {}, LINES, 9.0), "anchors"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, {"chin": LINES["chin_boundary"]}, {}, LINES, 9.0), "chin"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"tip": [0, 0]}, LINES, 9.0), "tip"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"nose_tip": [0, np.nan]}, LINES, 9.0), "nose_tip"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, {"chin_boundary": [[np.inf, 0]]}, 9.0), "chin_boundary"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, {"chin_boundary": [[0, 0]]}, {}, LINES, 9.0), "polyline"),
+    (lambda: metrics.nme_ac({"chin_boundary": [0.1]}, ["nose_tip"]), "nose_tip"),
+    (lambda: metrics.nme_ac({}), "errors"),
+    (lambda: metrics.reverse_errors(LINES, LINES, -1.0), "length"),
+    (lambda: metrics.reverse_errors({"chin_boundary": [[0, 0]]}, LINES, 9.0), "polyline"),
+    (lambda: metrics.landmarks_as_ac(np.zeros((67, 2))), "landmarks"),
+    (lambda: metrics.landmarks_as_ac(np.full((68, 2), np.nan)), "landmarks"),
+])
+def test_bad_anchors_and_contours_are_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
@@ -59,6 +60,39 @@ def show(image: NDArray, landmarks: ArrayLike | None = None, contours: Mapping[s
         left, top, right, bottom = np.asarray(box, np.float64)
         ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=VERMILION, linewidth=1.2)
     return _plain(ax, image.shape, title)
+
+
+def contour_colours() -> dict[str, str]:
+    """A colour for each of ``markups.CONTOURS``: its part's, but pale where a lower contour meets an upper one."""
+    words = {"chin": SKY, **{word: PARTS[word] for word in ("brow", "nose", "eye", "mouth")}}
+    colours = {name: next(colour for word, colour in words.items() if word in name) for name in markups.CONTOURS}
+    return {name: to_hex(0.4 * np.array(to_rgb(colour)) + 0.6) if "lower" in name else colour
+            for name, colour in colours.items()}
+
+
+def contours(image: NDArray, lines: Mapping[str, ArrayLike], anchors: ArrayLike | None = None, size: float = 12,
+             title: str | None = None, ax: Axes | None = None) -> Axes:
+    """Contours of a face over its picture, each in its colour on a dark rim, and anchors as white dots.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        lines: polylines (M, 2) in pixels, by name of ``markups.CONTOURS``; any of them.
+        anchors: (N, 2) pixels.
+        size: of an anchor, in points squared; lines are as wide as half its diameter.
+
+    Raises:
+        ValueError: for an unknown name, or shapes that do not match.
+    """
+    colours = contour_colours()
+    if unknown := sorted(set(lines) - set(colours)):
+        raise ValueError(f"lines must be named as markups.CONTOURS, got {unknown}")
+    ax, width = show(image, title=title, ax=ax), 0.5 * size ** 0.5
+    for name, line in lines.items():
+        ax.plot(*_line(line).T, color=colours[name], linewidth=width, solid_capstyle="round", label=name,
+                path_effects=[withStroke(linewidth=1.8 * width, foreground=BLACK)])
+    if anchors is not None:
+        ax.scatter(*_line(anchors).T, s=size, color="white", edgecolors=BLACK, linewidths=0.3 * width, zorder=3)
+    return ax
 
 
 def sheet(images: Sequence[NDArray], landmarks: Sequence[ArrayLike] | None = None,
@@ -184,6 +218,13 @@ def _points(ax: Axes, landmarks: ArrayLike, visibility: ArrayLike | None, size: 
         ax.scatter(*landmarks[~seen].T, s=size, facecolors="none", edgecolors=colours[~seen], linewidths=1)
 
 
+def _line(points: ArrayLike) -> NDArray[np.float64]:
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"anchors and contours must be (M, 2), got shape {points.shape}")
+    return points
+
+
 def _plain(ax: Axes, shape: Sequence[int], title: str | None) -> Axes:
     """Exactly the picture, without ticks."""
     ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5), xticks=[], yticks=[], aspect="equal")
@@ -192,4 +233,5 @@ def _plain(ax: Axes, shape: Sequence[int], title: str | None) -> Axes:
     return ax
 
 
-__all__ = ["COLOURS", "PARTS", "ced", "heatmap", "part_colours", "part_errors", "sheet", "show"]
+__all__ = ["COLOURS", "PARTS", "ced", "contour_colours", "contours", "heatmap", "part_colours", "part_errors", "sheet",
+           "show"]

@@ -54,6 +54,39 @@ def test_show_draws_on_the_axes_given():
     assert plots.show(IMAGE[..., 0], ax=ax) is ax
 
 
+def test_contours_lie_where_they_are_and_anchors_on_top():
+    lines = {name: POINTS[5 * i:5 * i + 5] for i, name in enumerate(markups.CONTOURS)}
+    ax = plots.contours(IMAGE, lines, POINTS[:12], title="a face")
+    assert [line.get_label() for line in ax.lines] == list(lines)
+    for line, points in zip(ax.lines, lines.values(), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), points)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), POINTS[:12])
+    assert ax.collections[0].zorder > max(line.zorder for line in ax.lines) and ax.get_ylim() == (39.5, -0.5)
+    ax.figure.canvas.draw()
+    ax = plots.contours(IMAGE[..., 0], {"chin_boundary": POINTS[:2]}, ax=plt.subplots()[1])
+    assert len(ax.lines) == 1 and not ax.collections
+
+
+def test_contours_that_meet_have_two_colours_and_stand_out():
+    colours = plots.contour_colours()
+    assert set(colours) == set(markups.CONTOURS)
+    for upper in (name for name in colours if "upper" in name):
+        assert colours[upper] != colours[upper.replace("upper", "lower")]
+    for i, name in enumerate(markups.CONTOURS):
+        assert colours[name] == colours[markups.CONTOURS[markups.CONTOUR_FLIP[i]]]
+    # on their black rim, every one at WCAG's ratio for graphics, 3 to 1
+    linear = np.array([to_rgb(colour) for colour in colours.values()])
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    assert ((linear @ [0.2126, 0.7152, 0.0722] + 0.05) / 0.05).min() > 3
+
+
+@pytest.mark.parametrize("lines, anchors, word", [
+    ({"chin": POINTS}, None, "chin"), ({"chin_boundary": POINTS[0]}, None, "contours"), ({}, POINTS.T, "anchors")])
+def test_unfit_contours_are_refused(lines, anchors, word):
+    with pytest.raises(ValueError, match=word):
+        plots.contours(IMAGE, lines, anchors)
+
+
 def test_sheet_scales_points_with_their_tiles():
     images = [np.zeros((40, 40), np.uint8), np.zeros((20, 20, 3), np.uint8), np.zeros((40, 20), np.uint8)]
     corners = [np.array([[-0.5, -0.5], [w - 0.5, h - 0.5]]) for h, w in ((40, 40), (20, 20), (40, 20))]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import traitlets
 
-from . import markups, rht
+from . import markups, metrics, msm, rht
 
 SCRIPTS = Path(__file__).parent / "assets" / "widgets"
 JPEG_QUALITY = 88  # edges of drawn landmarks are vector work above the picture, so this is enough
@@ -455,3 +455,57 @@ class ReferenceFigure(Figure):
                          {"query": query, "key": key, "target": picture(target), "reference": picture(reference),
                           "index": np.concatenate([index.numpy() for _, index in pairs]).astype(np.int32),
                           "confidence": np.concatenate([sure.flatten(1).numpy() for sure, _ in pairs])})
+
+
+class ExemplarFigure(Figure):
+    """Cover landmarks with a hand, and watch a dictionary of exemplar shapes put them back.
+
+    Args:
+        dictionary: a ``msm.ShapeDictionary`` of at most 200 exemplars.
+        truth: (K, 2) the landmarks of one face, in pixels of ``image`` or of a plain square of ``size``.
+        image: (H, W) or (H, W, 3), or None.
+        size: side in pixels where there is no image.
+        markup: says which landmarks are joined by lines, which groups can be covered and what errors are divided by.
+        hand: (x, y) of the hand at first; None: the middle of the landmarks.
+        radius: of the hand, in inter-ocular distances, 0 to 1.5.
+        error: of covered landmarks at first, per axis, in inter-ocular distances, 0 to 0.5.
+        k: exemplars that take part at first.
+        ridge: lambda at first, 0.1 to 100,000.
+        seed: of the errors.
+
+    Example:
+        >>> ExemplarFigure(ShapeDictionary.fit(shapes, 100), face.landmarks, face.image, k=50)
+
+    Source: MSM Eq. 10, 11.
+    """
+
+    _esm = script("exemplars")
+
+    def __init__(self, dictionary: msm.ShapeDictionary, truth: object, image: np.ndarray | None = None, size: int = 128,
+                 markup: str = "68", hand: tuple[float, float] | None = None, radius: float = 0.5, error: float = 0.15,
+                 k: int = 50, ridge: float = 60.0, seed: int = 0) -> None:
+        chosen, exemplars = markups.get(markup), dictionary.exemplars
+        truth = _floats("truth", truth, (chosen.count, 2))
+        if not np.isfinite(truth).all():
+            raise ValueError("truth must be finite, got NaN or infinity")
+        if exemplars.shape[1] != len(truth) or len(exemplars) > 200:
+            raise ValueError(f"dictionary must hold at most 200 exemplars of {len(truth)} landmarks, got "
+                             f"{len(exemplars)} of {exemplars.shape[1]}")
+        for name, value, low, high in (("radius", radius, 0, 1.5), ("error", error, 0, 0.5),
+                                       ("k", k, 1, len(exemplars)), ("ridge", ridge, 0.1, 1e5)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+        span = {"width": size, "height": size} if image is None else _size(image)
+        at = truth.mean(0) if hand is None else np.asarray(hand, np.float32)
+        if at.shape != (2,) or not ((at >= -0.5) & (at <= [span["width"] - 0.5, span["height"] - 0.5])).all():
+            raise ValueError(f"hand must lie inside the {span['width']} x {span['height']} image, got {at.tolist()}")
+        length = float(metrics.normalizing_length(truth, "inter_ocular", markup)[0])
+        names = {"jaw": "jaw", "brow": "brows", "nose": "nose", "eye": "eyes", "mouth": "mouth"}
+        super().__init__(
+            span | {"length": length, "chains": [list(chain) for chain in chosen.curves.values()],
+                    "groups": [{"name": text, "indices": list(chosen.groups[name])}
+                               for name, text in names.items() if name in chosen.groups],
+                    "hand": at.astype(float).tolist(), "radius": radius, "error": error, "k": k, "ridge": ridge},
+            {"truth": truth, "exemplars": exemplars.astype(np.float32),
+             "wander": np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)}
+            | ({} if image is None else {"image": picture(image)}))

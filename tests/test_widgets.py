@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facealign_lite import heatmaps, metrics, rht, scpan, widgets
+from facealign_lite import geometry, heatmaps, metrics, msm, rht, scpan, widgets
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
-SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "reference")
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "reference", "exemplars")
 
 
 def run(name, expression):
@@ -92,6 +92,10 @@ def test_state_is_plain_json_and_bytes():
 GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4))
 
 
+TRUTH = np.random.default_rng(6).uniform(10, 118, (68, 2))
+BOOK = msm.ShapeDictionary(TRUTH + np.random.default_rng(7).normal(0, 4, (30, 68, 2)).astype(np.float32))
+
+
 @pytest.mark.parametrize("wrong, words", [
     (lambda: widgets.picture(np.zeros((0, 4), np.uint8)), "image must be"),
     (lambda: widgets.picture(np.zeros((4, 4, 4), np.uint8)), r"\(4, 4, 4\)"),
@@ -140,6 +144,12 @@ GREY, POINT, MAP = np.zeros((8, 8), np.uint8), np.ones((1, 2)), np.ones((1, 4, 4
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP * np.nan), "finite"),
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP, place=(4, 0)), "place .*4 x 4"),
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP, patch=2), "patch .*2"),
+    (lambda: widgets.ExemplarFigure(BOOK, TRUTH[:5]), r"truth .*\(68, 2\)"),
+    (lambda: widgets.ExemplarFigure(BOOK, TRUTH * np.nan), "truth .*finite"),
+    (lambda: widgets.ExemplarFigure(msm.ShapeDictionary(BOOK.exemplars[:, :5]), TRUTH), "68 landmarks.*of 5"),
+    (lambda: widgets.ExemplarFigure(BOOK, TRUTH, k=31), "k .*31"),
+    (lambda: widgets.ExemplarFigure(BOOK, TRUTH, k=5, ridge=0), "ridge .*0"),
+    (lambda: widgets.ExemplarFigure(BOOK, TRUTH, k=5, hand=(200, 3)), "hand .*128 x 128"),
 ])
 def test_refuses_nonsense(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -249,6 +259,39 @@ def test_bali_heat_has_its_peak_at_the_landmark():
     np.testing.assert_allclose(peak, heatmaps.encode(np.array([[8.3, 6.6]]), (15, 21), 1.5)[0], atol=1e-12)
     assert (0.3 * peak <= rough).all() and (rough <= peak).all() and (rough / peak).std() > 0.1
     assert np.unravel_index(flat.argmax(), flat.shape) == (7, 8) and flat.min() > 0.8
+
+
+# ---- ExemplarFigure ---------------------------------------------------------------------------------------------
+
+@needs_node
+def test_exemplar_script_is_the_dictionary():
+    rng = np.random.default_rng(8)
+    shapes = (TRUTH + rng.normal(0, 4, (7, 68, 2))) @ [[1.1, 0.6], [-0.6, 1.1]] + [30, -9]
+    seen = rng.random((7, 68)) < 0.5
+    seen[0], seen[1], seen[2], seen[3] = False, np.arange(68) == 3, np.arange(68) < 2, True    # none, one, two, all
+    exemplars = [row.ravel().tolist() for row in BOOK.exemplars]
+    rows = [[shape.ravel().tolist(), mask.tolist()] for shape, mask in zip(shapes, seen)]
+    for k, ridge in ((30, 60.0), (8, 60.0), (1, 0.1), (30, 1e5)):
+        call = f"reconstruct(book, meanShape(book), s, v, {k}, {ridge})"
+        found = run("exemplars", f"((book) => {json.dumps(rows)}.map(([s, v]) => [...{call}.shape]))({exemplars})")
+        wanted = BOOK.reconstruct(shapes, seen, k, ridge)
+        np.testing.assert_allclose(np.reshape(found, wanted.shape), wanted, atol=1e-6)
+
+
+@needs_node
+def test_exemplar_script_lays_the_exemplars_on_the_face_and_mixes_them():
+    shape = TRUTH @ [[0.3, 1.2], [-1.2, 0.3]] + [5, 90]
+    book = [row.ravel().tolist() for row in BOOK.exemplars]
+    call = f"reconstruct({book}, meanShape({book}), {shape.ravel().tolist()}, Array(68).fill(true), 5, 60)"
+    parts = "(({ near, alpha, shape }) => [near.map((one) => [...one]), alpha, [...shape]])"
+    near, alpha, found = run("exemplars", f"{parts}({call})")
+    near = np.reshape(near, (5, 68, 2))
+    off = np.linalg.norm(near - shape, axis=(1, 2))
+    assert (np.diff(off) >= 0).all() and off[0] < 1.5 * np.sqrt(68 * 2) * 4 * np.hypot(0.3, 1.2)
+    # mixed in the frame; on the face, what the coefficients lack of one is filled with the frame's corner
+    corner = geometry.procrustes(BOOK.exemplars.mean(0), shape)[:, 2]
+    mixed = np.einsum("n,nkd->kd", alpha, near) + (1 - np.sum(alpha)) * corner
+    np.testing.assert_allclose(mixed, np.reshape(found, (68, 2)), atol=1e-6)
 
 
 # ---- WeakLossFigure ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import heatmaps, metrics, rht, scpan, widgets
+from facealign_lite import heatmaps, metrics, msm, rht, scpan, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -496,6 +496,58 @@ def test_reference_settings_are_seen(show):
         assert snapshot(page, n) != before, name
 
 
+# ---- ExemplarFigure ---------------------------------------------------------------------------------------------
+
+TRUTH = np.random.default_rng(6).uniform(10, 118, (68, 2)).astype(np.float32)
+BOOK = msm.ShapeDictionary(TRUTH + np.random.default_rng(7).normal(0, 4, (30, 68, 2)).astype(np.float32))
+LENGTH = float(np.linalg.norm(TRUTH[36] - TRUTH[45]))
+
+
+def exemplar_figure():
+    return widgets.ExemplarFigure(BOOK, TRUTH, k=20, hand=(60, 60), radius=0.4, error=0.1)
+
+
+def expected_exemplars(hand, k=20, radius=0.4, error=0.1, covered=()):
+    """How many are covered and seen, and the errors of both in percent before and after."""
+    seen = np.linalg.norm(TRUTH - hand, axis=1) >= radius * LENGTH
+    seen[list(covered)] = False
+    wander = np.random.default_rng(0).normal(size=TRUTH.shape)
+    guess = np.where(seen[:, None], TRUTH, TRUTH + error * LENGTH * wander)
+    after = BOOK.reconstruct(guess, seen, k)
+    off = [np.linalg.norm(shape - TRUTH, axis=1) / LENGTH * 100 for shape in (guess, after)]
+    return np.array([[which.sum(), *(e[which].mean() for e in off)] for which in (~seen, seen)])
+
+
+def shown_exemplars(page):
+    return np.array([[float(cell.replace("\u00a0%", "")) for cell in row[1:]] for row in rows(page)])
+
+
+def test_exemplars_put_back_what_the_library_does_by_keys_and_settings(show):
+    page = show(exemplar_figure())
+    np.testing.assert_allclose(shown_exemplars(page), expected_exemplars((60, 60)), atol=6e-3)
+    press(page.get_by_role("slider", name="Hand", exact=True), "ArrowRight", 5)      # a fiftieth of the length each
+    hand = (60 + 0.1 * LENGTH, 60)
+    np.testing.assert_allclose(shown_exemplars(page), expected_exemplars(hand), atol=6e-3)
+    press(page.get_by_role("slider", name="exemplars k"), "ArrowLeft", 3)
+    np.testing.assert_allclose(shown_exemplars(page), expected_exemplars(hand, 17), atol=6e-3)
+    page.get_by_label("cover the jaw").click()
+    settle(page)
+    np.testing.assert_allclose(shown_exemplars(page), expected_exemplars(hand, 17, covered=range(17)), atol=6e-3)
+
+
+def test_exemplars_hand_is_dragged_and_settings_are_seen(show):
+    page = show(exemplar_figure(), width=900)
+    hand, box = page.get_by_role("slider", name="Hand", exact=True), page.locator("canvas").first.bounding_box()
+    x, y = middle(hand)
+    drag(page, (x, y), (x + box["width"] / 4, y))
+    np.testing.assert_allclose(shown_exemplars(page), expected_exemplars((92, 60)), atol=0.2)
+    for name, seen in (("size of the hand", True), ("error below it", False), ("ridge", True)):
+        before = snapshot(page), snapshot(page, 1)
+        press(page.get_by_role("slider", name=name), "ArrowRight", 5)
+        # what is guessed below the hand has no say in what is put back
+        assert snapshot(page) != before[0] and (snapshot(page, 1) != before[1]) == seen, name
+
+
 def test_two_figures_on_a_page_keep_their_own_choices(show):
     page = show(widgets.CodecFigure(), more=[widgets.CedFigure(ERRORS)])
     assert page.get_by_role("radio", checked=True).count() == 4  # shape and map, normaliser and shade
@@ -508,7 +560,7 @@ def test_two_figures_on_a_page_keep_their_own_choices(show):
 FIGURES = {
     "codec": lambda: widgets.CodecFigure(np.full((64, 64, 3), 128, np.uint8), point=(30, 30)),
     "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
-    "reference": reference_figure,
+    "reference": reference_figure, "exemplars": exemplar_figure,
 }
 
 LUMINANCE = """(names) => {

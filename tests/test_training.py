@@ -18,7 +18,14 @@ from toy_run import CONFIG, SHARED, Toy, toy_loss, toy_model, train
 
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.nets import HourglassConfig, StackedHourglass, landmark_loss
-from facealign_lite.training import CHECKPOINT, TrainConfig, fit, learning_rate, read_checkpoint
+from facealign_lite.training import (
+    CHECKPOINT,
+    TrainConfig,
+    fit,
+    learning_rate,
+    read_checkpoint,
+    reestimate_normalization,
+)
 
 HERE = Path(__file__).parent
 
@@ -296,3 +303,32 @@ def test_fit_refuses_nonsense(tmp_path):
         train(resume=True)
     with pytest.raises(OSError):
         read_checkpoint(tmp_path / "none.safetensors")
+
+
+class Flat:
+    """Images of two channels whose mean and variance are known."""
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return {"image": torch.stack([torch.full((4, 4), index + self.shift), torch.full((4, 4), -2.0 * index)])}
+
+
+def test_statistics_are_those_of_the_data_and_nothing_else_changes():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Dropout(0.5), torch.nn.Conv2d(2, 3, 1))
+    weights = {k: v.clone() for k, v in net.state_dict().items() if "running" not in k and "tracked" not in k}
+    net[0].running_mean += 7
+    net.train()
+    reestimate_normalization(net, Flat(3.0), batches=2, batch_size=5)
+    assert net.training and net[0].momentum == 0.1
+    torch.testing.assert_close(net[0].running_mean, torch.tensor([5.0, -4.0]))
+    torch.testing.assert_close(net[0].running_var, torch.tensor([2.0, 8.0]) * 80 / 79)   # unbiased
+    assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items())
+    for wrong in ({"batches": 0}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match="at least"):
+            reestimate_normalization(net, Flat(0.0), **wrong)

@@ -20,7 +20,7 @@ from facealign_lite import acenet, geometry, heatmaps, markups, metrics
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
 from facealign_lite.synthetic import Style, SyntheticFaces, render_face
 from facealign_lite.synthetic.scene import PROPORTIONS
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.training import TrainConfig, fit, reestimate_normalization
 
 WHAT = "ACE-Net, its baselines and its sparse form, trained on two rendered domains"
 DATA = ("real: 2000 rendered faces, landmarks only; synthetic: 2000 of another style, contours too; "
@@ -192,13 +192,14 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.
 
 def train(seed: int, folder: Path, loss: Callable, first: str = "real", second: str = "synthetic",
           landmarks: bool = False, batch_size: int = BUDGET["batch_size"]) -> torch.nn.Module:
-    """One run: half of each batch from either set."""
+    """One run: half of each batch from either set; the batch-norm statistics are those of the first."""
     torch.manual_seed(seed)
     model = acenet.AceNet(replace(acenet.LITE, maps=68) if landmarks else acenet.LITE)
     real, synthetic = (Crops(pack(folder.parent, name), acenet.LITE.image_size, AUGMENTATION, 2 * seed + half)
                        for half, name in enumerate((first, second)))
     config = TrainConfig(**BUDGET | {"batch_size": batch_size}, seed=seed, checkpoint_every=200, out=folder)
     fit(model, acenet.TwoDomains(real, synthetic), loss, config, resume=True)
+    reestimate_normalization(model, real, epoch=1_000_000)      # of the domain that it is for, by unlabelled crops
     return model
 
 

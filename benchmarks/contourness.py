@@ -50,7 +50,7 @@ def main() -> int:
         print(f"{name:48s} {figures[name]}", flush=True)
     write_record("contourness", {
         "what": f"score and orientation of {MAPS} maps of {SIDE} squared at sigma {SIGMA}, the least of the runs: wall "
-                f"clock on {options.threads} threads (OpenCV and sato use one for a map of this size), processor time on "
+                f"clock on {options.threads} threads (OpenCV and sato use one for such a map), processor time on "
                 "one; load counts what else the cores were busy with. sato gives another ridge score and no "
                 "direction; 'filters alone' neither score nor direction",
         "data": f"contours of 5 random points and noise; greatest difference of contourness from OpenCV's {off:.1e}",

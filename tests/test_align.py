@@ -11,10 +11,11 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
+from facealign_lite import acenet, contours, geometry, heatmaps, markups, zoo
 from facealign_lite import align as front
-from facealign_lite import geometry, markups, zoo
 from facealign_lite.align import align, best_face, predict
 from facealign_lite.data import box_of, crop_matrix
+from facealign_lite.synthetic import SyntheticFaces
 
 ASTRONAUT = (176.0, 78.0, 276.0, 190.0)       # her face, brows to chin, with room
 FLIP = list(markups.get("68").flip)
@@ -157,6 +158,113 @@ def test_faceness_is_higher_on_a_face(astronaut, network):
     face = best_face(grey(astronaut), crop_matrix(ASTRONAUT, 128)[None], network)[0]
     coffee = best_face(grey(data.coffee()), crop_matrix((100, 100, 250, 250), 128)[None], network)[0]
     assert face > front.FACE > coffee
+
+
+# ---- anchors and contours -------------------------------------------------------------------------------------------
+
+SLANT = np.array([[0.7, 0.3, 0.0], [-0.3, 0.7, 76.5]])    # place -> red and green; slanted, so that roundings differ
+RULER = np.full((256, 256, 3), 255.0)
+RULER[..., :2] = geometry.transform(np.stack(np.meshgrid(np.arange(256), np.arange(256)), -1), SLANT)
+RULER[[0, -1]], RULER[:, [0, -1]] = 0, 0                      # a frame, repeated beyond the picture
+RULER = np.round(RULER).astype(np.uint8)
+
+
+class Oracle(acenet.AceNet):
+    """An ACE network that knows a face on ``RULER``, whose colours tell where a pixel lies, and draws it on any crop.
+
+    In a mirrored crop it takes the left eye for the right one, as any network would. ``crops`` are those it has seen.
+    """
+
+    def __init__(self, anchors, lines, lost=()):
+        super().__init__(acenet.AceConfig(in_channels=3, widths=(2, 2, 2), depth=1))
+        self.anchors, self.lines, self.lost, self.crops = anchors, lines, lost, []
+
+    def forward(self, images):
+        colours = np.round((images.permute(0, 2, 3, 1).numpy() + 0.5) * 255)
+        return [torch.stack([self.draw(one) for one in colours]).float()]
+
+    def draw(self, colours):
+        there = colours[..., 2] == 255
+        y, x = np.nonzero(there)
+        place = geometry.transform(colours[there][:, :2], geometry.invert(SLANT))
+        place = np.column_stack([place, np.ones(len(x))])
+        matrix = np.linalg.lstsq(place, np.column_stack([x, y]), rcond=None)[0].T
+        self.crops.append(matrix)
+        points = [heatmaps.to_heatmap(geometry.transform(one, matrix), 128, 64) for one in (self.anchors, *self.lines)]
+        dots = heatmaps.encode(points[0], 64, 2.0, "parabola")
+        maps = np.concatenate([dots, contours.encode(points[1:], 64, 2.0).numpy()])
+        if np.linalg.det(matrix[:, :2]) < 0:
+            maps = maps[[*markups.ANCHOR_FLIP, *(12 + i for i in markups.CONTOUR_FLIP)]]
+        maps[[12 + markups.CONTOURS.index(name) for name in self.lost]] = 0
+        return torch.from_numpy(maps)
+
+
+def on_ruler(face, angle=0.0, mirror=False):
+    """Anchors and contours of a face in the middle of ``RULER``, turned by an angle, or in a mirror."""
+    lines = list(face.contours.values())
+    by = geometry.similarity(1.2, angle)
+    by[:, 2] = 127.5 - by[:, :2] @ (box_of(np.concatenate(lines)).reshape(2, 2).mean(0))
+    anchors, lines = geometry.transform(face.anchors, by), [geometry.transform(line, by) for line in lines]
+    if mirror:
+        anchors, *lines = (points * [-1, 1] + [255, 0] for points in (anchors, *lines))
+        anchors, lines = anchors[list(markups.ANCHOR_FLIP)], [lines[i] for i in markups.CONTOUR_FLIP]
+    return anchors, lines
+
+
+@pytest.fixture(scope="module")
+def rendered():
+    return SyntheticFaces(20, 128, seed=1)[1]
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5, -1.2])
+def test_exact_maps_give_the_contours_back(rendered, angle):
+    anchors, lines = on_ruler(rendered, angle)
+    box = box_of(np.concatenate(lines))
+    oracle = Oracle(anchors, lines)
+    found = align(RULER, box, oracle)                           # half a heatmap pixel is an image pixel
+    assert found.anchors is found.landmarks and found.anchors.shape == (12, 2) and found.scores.shape == (12,)
+    assert np.linalg.norm(found.anchors - anchors, axis=1).max() < 0.5 and 0.7 < found.scores.min()
+    assert found.scores.max() <= 1 and found.box.tolist() == box.tolist()
+    assert list(found.contours) == list(markups.CONTOURS)
+    for line, true in zip(found.contours.values(), lines):
+        there, back = geometry.distance_to_polyline(line, true), geometry.distance_to_polyline(true, line)
+        assert max(there.mean(), back.mean()) < 0.25 and max(there.max(), back.max()) < 1
+    upright, mirror = oracle.crops[1:]                          # the second look: level eyes, the face in the middle
+    eyes = geometry.transform(anchors[:4].reshape(2, 2, 2).mean(1), upright)
+    assert abs(eyes[0, 1] - eyes[1, 1]) < 0.5 and eyes[0, 0] < eyes[1, 0]
+    left, top, right, bottom = box_of(geometry.transform(np.concatenate(lines), upright))
+    assert max(right - left, bottom - top) == pytest.approx(128 / 1.3, abs=1)
+    np.testing.assert_allclose(mirror, [[-1], [1]] * upright + [[0, 0, 127], [0, 0, 0]], atol=0.05)
+
+
+def test_a_mirrored_face_has_mirrored_contours(rendered):
+    one, other = (align(RULER, box_of(np.concatenate(lines)), Oracle(anchors, lines))
+                  for anchors, lines in (on_ruler(rendered, 0.5), on_ruler(rendered, 0.5, mirror=True)))
+    np.testing.assert_allclose(other.anchors[list(markups.ANCHOR_FLIP)] * [-1, 1] + [255, 0], one.anchors, atol=0.15)
+    for i, name in enumerate(markups.CONTOURS):
+        line = other.contours[markups.CONTOURS[markups.CONTOUR_FLIP[i]]] * [-1, 1] + [255, 0]
+        assert geometry.distance_to_polyline(line, one.contours[name]).max() < 0.25
+
+
+def test_a_contour_that_is_not_seen_is_left_out(rendered):
+    anchors, lines = on_ruler(rendered)
+    found = align(RULER, box_of(np.concatenate(lines)), Oracle(anchors, lines, lost=["chin_boundary", "nose_ridge"]))
+    assert set(markups.CONTOURS) - set(found.contours) == {"chin_boundary", "nose_ridge"}
+    assert np.linalg.norm(found.anchors - anchors, axis=1).max() < 0.5
+
+
+def test_a_network_that_sees_nothing_says_so():
+    nothing = Oracle(np.full((12, 2), -1e4), [np.full((2, 2), -1e4)] * 13)
+    found = align(RULER, (60, 60, 190, 190), nothing)
+    assert found.contours == {} and (found.scores == 0).all() and np.isfinite(found.anchors).all()
+
+
+def test_the_hourglass_finds_the_face_for_an_ace_network(astronaut, network):
+    torch.manual_seed(0)
+    untrained = acenet.AceNet(acenet.AceConfig(widths=(2, 2, 2), depth=1))
+    found = align(astronaut, model=untrained, device="cpu")
+    np.testing.assert_array_equal(found.box, front.find(front.grey(astronaut), network))
+    assert found.anchors.shape == (12, 2) and set(found.contours) <= set(markups.CONTOURS)
 
 
 @pytest.mark.parametrize("box", [

@@ -8,10 +8,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from facealign_lite import acenet, markups, zoo
 from facealign_lite.__main__ import main, overlay
 from facealign_lite.align import Alignment
 
@@ -46,6 +48,30 @@ def test_draws_68_points_on_the_astronaut(photo, tmp_path, capsys):
     left, top, right, bottom = found["box"]
     assert 150 < left < 205 and 60 < top < 110 and 245 < right < 300 and 160 < bottom < 205
     assert "wrote" in capsys.readouterr().out
+
+
+def test_contours_are_drawn_and_written(photo, tmp_path):
+    torch.manual_seed(0)
+    weights = zoo.save(acenet.AceNet(acenet.AceConfig(widths=(2, 2, 2), depth=1)), tmp_path / "ace.safetensors")
+    out, told = tmp_path / "overlay.png", tmp_path / "out.json"
+    assert main([str(photo), *BOX, "--model", str(weights), "--out", str(out), "--json", str(told)]) == 0
+    found = json.loads(told.read_text())
+    assert list(found["anchors"]) == list(markups.ANCHORS) and set(found["contours"]) <= set(markups.CONTOURS)
+    assert np.array(found["landmarks"]).tolist() == list(found["anchors"].values()) and len(found["scores"]) == 12
+    assert all(np.isfinite(line).all() and np.shape(line)[1] == 2 for line in found["contours"].values())
+    assert out.exists()
+
+
+def test_every_contour_is_drawn_in_its_part_of_the_picture():
+    lines = {name: np.array([[20.0, 10 + 15 * i], [180.0, 10 + 15 * i]]) for i, name in enumerate(markups.CONTOURS)}
+    anchors = np.column_stack([np.full(12, 195.0), 5 + 16 * np.arange(12)])
+    box = np.array([0.0, 0, 199, 199])
+    drawn = overlay(np.full((200, 200, 3), 90, np.uint8), Alignment(anchors, np.ones(12), box, anchors, lines))
+    middle = drawn[10:200:15, 100].astype(int)
+    assert (np.abs(middle - 90).max(1) > 30).all()                         # a line where each contour lies,
+    assert (drawn[:, 5:15] == 90).all() and (drawn[2::15, 100] == 90).all()      # and nothing elsewhere
+    assert len({tuple(colour) for colour in middle}) == 5                  # chin, brows, nose, eyes, mouth
+    assert (drawn[np.arange(5, 190, 16), 195] == 255).all()
 
 
 def test_one_line_and_no_traceback_from_the_shell(tmp_path):

@@ -12,6 +12,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from facealign_lite import zoo
+from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.nets import HourglassConfig, StackedHourglass
 
 TINY = HourglassConfig(image_size=32, channels=8, stem=(4, 8, 8), depth=2)
@@ -40,6 +41,16 @@ def test_float16_is_half_the_size_and_close(model, tmp_path):
     torch.testing.assert_close(found(images)[-1], model.eval()(images)[-1], atol=1e-2, rtol=1e-2)
 
 
+def test_an_ace_network_comes_back(tmp_path):
+    torch.manual_seed(0)
+    model = AceNet(AceConfig(image_size=64, widths=(4, 8, 8), depth=2)).eval()
+    found, _ = zoo.read(zoo.save(model, tmp_path / "a.safetensors"))
+    images = torch.rand(1, 1, 64, 64) - 0.5
+    assert found.config == model.config
+    for ours, theirs in zip(found(images), model(images), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-2)
+
+
 def test_what_float16_cannot_hold_stays_float32(model, tmp_path):
     with torch.no_grad():
         model.heads[0].weight[0, 0] = 1e6
@@ -55,7 +66,7 @@ def test_shipped_models_are_small_and_whole():
         with torch.inference_mode():
             size = model.config.image_size
             output = model(torch.zeros(1, model.config.in_channels, size, size))[-1]
-        assert output.shape[1] == model.config.landmarks and torch.isfinite(output).all()
+        assert output.shape[1] == {"hourglass": 68, "acenet": 25}[name] and torch.isfinite(output).all()
         assert zoo.record(name)
 
 

@@ -129,7 +129,8 @@ function render({ model, el }) {
     ],
     marker: () => state.angle,
   });
-  pane(fig, "Solid: Eq. 18, its dot from Eq. 24 and 25; dashed: Eq. 6 as printed, plus 4.92 (at sigma 2); upright: the line", curve, 380);
+  pane(fig, "Solid: Eq. 18, its dot from Eq. 24 and 25; dashed: Eq. 6 as printed, plus 4.92 (at sigma 2); "
+    + "upright: the line", curve, 380);
   const apart = (a, b) => ((a - b + 90) % 180 + 180) % 180 - 90;
   const numbers = table(fig, {
     caption: `In the middle of the window; search: the best of ${ANGLES} angles; off by: from the line's angle`,

@@ -37,7 +37,7 @@ def main() -> int:
     ways: dict[str, tuple[Callable[[], object], int]] = {
         f"search over {ANGLES} angles": (lambda: by_search(maps), 2),
         "conv2d, separable": (lambda: with_conv2d(maps), 2),
-        "scikit-image sato, map by map": (lambda: [sato(one, [SIGMA], False, "constant") for one in array], 2),
+        "scikit-image sato, map by map": (lambda: [sato(one, [SIGMA / math.sqrt(2)], False, "constant") for one in array], 2),
         "OpenCV sepFilter2D, map by map, filters alone": (lambda: [responses(one) for one in array], options.runs),
         "OpenCV sepFilter2D, map by map": (lambda: [with_opencv(one) for one in array], options.runs),
         "contourness": (lambda: contourness(maps, SIGMA), options.runs),
@@ -51,8 +51,8 @@ def main() -> int:
     write_record("contourness", {
         "what": f"score and orientation of {MAPS} maps of {SIDE} squared at sigma {SIGMA}, the least of the runs: wall "
                 f"clock on {options.threads} threads (OpenCV and sato use one for such a map), processor time on "
-                "one; load counts what else the cores were busy with. sato gives another ridge score and no "
-                "direction; 'filters alone' neither score nor direction",
+                "one; load counts what else the cores were busy with. sato gives its ridge part only and "
+                "no direction; 'filters alone' neither score nor direction",
         "data": f"contours of 5 random points and noise; greatest difference of contourness from OpenCV's {off:.1e}",
         "seeds": [SEED], "budget": {"runs": options.runs, "threads": options.threads}, "commit": commit(),
         "device": describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1), "figures": figures})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
 from facealign_lite import geometry
@@ -179,6 +180,18 @@ def test_eq_19_to_23_are_identities_in_the_angle(seed, theta, sigma):
     assert best * 2 - (heat.square() * g).sum().item() == pytest.approx(middle(heat, sigma), abs=1e-6)   # Eq. 24
     orientation = contourness(heat, sigma)[1][g.shape[0] // 2, g.shape[1] // 2]
     assert apart(orientation, torch.tensor(phase / 2, **DOUBLE)) < 1e-9                                  # Eq. 25
+
+
+def test_it_is_a_ridge_filter_less_the_heat_s_energy():
+    """Ra, Rb, Rc are second derivatives of the blurred heat: Eq. 24 is -sigma^2 times the least eigenvalue of its
+    Hessian, the ridge measure of Sato et al. 1998, less one term, which makes it a match to height 1."""
+    heat, sigma = clutter(30, 33, seed=2), 2.0
+    like_ours = {"sigma": sigma / math.sqrt(2), "truncate": 2 * math.sqrt(2), "mode": "constant"}
+    xx, xy, yy = (gaussian_filter(heat.numpy(), order=order, **like_ours) for order in ((0, 2), (1, 1), (2, 0)))
+    least = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
+    energy = gaussian_filter(heat.numpy() ** 2, **like_ours)
+    total = weight(sigma).sum().item()                                           # scipy's Gaussian sums to 1
+    np.testing.assert_allclose(contourness(heat, sigma)[0], total * (-(sigma**2) * least - energy), atol=1e-6)
 
 
 def test_convolution_and_correlation_are_the_same_here():

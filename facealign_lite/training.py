@@ -40,6 +40,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     clip: float = 1.0                          # largest gradient norm; 0 leaves it alone
     ema: float = 0.0                           # decay of the averaged weights, e.g. 0.999; 0 keeps none
+    frozen_norm: bool = False                  # batch norm with its running statistics, which then stay as they are:
+                                               # a last stretch so makes a network fit for the statistics it is used with
     seed: int = 0                              # order of the data; dropout
     amp: str = "auto"                          # "auto": bf16 on CUDA; "bf16" anywhere (twice as fast on a CPU that
                                                # computes in bf16, e.g. AVX512_BF16); "off"
@@ -165,6 +167,9 @@ class _Run:
         if dist.is_initialized() and self.world > 1:
             parallel = nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
         model.train()
+        for module in model.modules() if config.frozen_norm else ():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         bar = tqdm(total=config.steps, initial=start, disable=not progress or self.rank > 0, unit="step")
         for step, batch in enumerate(self.batches(start), start):
             torch.manual_seed(config.seed * 1_000_003 + step * self.world + self.rank)  # dropout: (seed, step) alone
@@ -245,7 +250,7 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must have been made with."""
-        config = {k: v for k, v in asdict(self.config).items() if k not in FREE}
+        config = {k: v for k, v in asdict(self.config).items() if k not in FREE and (k != "frozen_norm" or v)}
         shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
         digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
         return {"model": f"{type(self.model).__name__} {getattr(self.model, 'config', '')} (weights {digest})".strip(),

@@ -332,3 +332,16 @@ def test_statistics_are_those_of_the_data_and_nothing_else_changes():
     for wrong in ({"batches": 0}, {"batch_size": 1}):
         with pytest.raises(ValueError, match="at least"):
             reestimate_normalization(net, Flat(0.0), **wrong)
+
+
+def test_frozen_statistics_stay_and_weights_learn():
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 1, 1))
+    for frozen in (True, False):
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        fit(net, Flat(1.0), lambda out, batch: out.square().mean(), TrainConfig(steps=3, batch_size=5, lr=0.1,
+                                                                              frozen_norm=frozen), progress=False)
+        after = net.state_dict()
+        assert torch.equal(before["0.running_mean"], after["0.running_mean"]) == frozen
+        assert not torch.equal(before["1.weight"], after["1.weight"])
+        assert not torch.equal(before["0.weight"], after["0.weight"])

@@ -26,7 +26,7 @@ WHAT = "ACE-Net, its baselines and its sparse form, trained on two rendered doma
 DATA = ("real: 2000 rendered faces, landmarks only; synthetic: 2000 of another style, contours too; "
         "test: contours of 500 other faces of the real domain")
 SEEDS = [0, 1, 2]
-BUDGET = {"steps": 1000, "batch_size": 16, "lr": 1e-2, "amp": "bf16"}
+BUDGET = {"steps": 1000, "lr": 1e-2, "settling_steps": 200, "settling_lr": 2e-3, "batch_size": 16, "amp": "bf16"}
 
 FACES, SIZE = 2000, 160
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 31, 32, 33
@@ -190,16 +190,23 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.
                        motion=0, low_resolution=0, jpeg=0, occluder=0)
 
 
-def train(seed: int, folder: Path, loss: Callable, first: str = "real", second: str = "synthetic",
+def train(seed: int, folder: Path, loss: Callable, first: Sequence[Any], second: Sequence[Any],
           landmarks: bool = False, batch_size: int = BUDGET["batch_size"]) -> torch.nn.Module:
-    """One run: half of each batch from either set; the batch-norm statistics are those of the first."""
+    """One run: half of each batch from either set; in the end the batch-norm statistics are those of the first."""
     torch.manual_seed(seed)
     model = acenet.AceNet(replace(acenet.LITE, maps=68) if landmarks else acenet.LITE)
-    real, synthetic = (Crops(pack(folder.parent, name), acenet.LITE.image_size, AUGMENTATION, 2 * seed + half)
-                       for half, name in enumerate((first, second)))
-    config = TrainConfig(**BUDGET | {"batch_size": batch_size}, seed=seed, checkpoint_every=200, out=folder)
-    fit(model, acenet.TwoDomains(real, synthetic), loss, config, resume=True)
-    reestimate_normalization(model, real, epoch=1_000_000)      # of the domain that it is for, by unlabelled crops
+    real, synthetic = (Crops(faces, acenet.LITE.image_size, AUGMENTATION, 2 * seed + half)
+                       for half, faces in enumerate((first, second)))
+    both = acenet.TwoDomains(real, synthetic)
+    config = TrainConfig(BUDGET["steps"], batch_size, BUDGET["lr"], amp=BUDGET["amp"], seed=seed, checkpoint_every=200,
+                         out=folder)
+    fit(model, both, loss, config, resume=True)
+    # From here on with the statistics of the domain that it is for, by unlabelled crops. Under running statistics of
+    # both domains, and without this last stretch, unusual faces grew from layer to layer until the maps were flat.
+    reestimate_normalization(model, real, epoch=1_000_000)
+    last = replace(config, steps=BUDGET["settling_steps"], lr=BUDGET["settling_lr"], frozen_norm=True,
+                   seed=seed + 1000, out=folder / "last")
+    fit(model, both, loss, last, resume=True)
     return model
 
 
@@ -207,7 +214,8 @@ def arm(loss: Callable, first: str = "real", second: str = "synthetic", landmark
         batch_size: int = BUDGET["batch_size"]) -> Callable:
     """A run, measured on the real domain and, for the width of the gap, on the synthetic one."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        model = train(seed, folder, loss, first, second, landmarks, batch_size).eval()
+        sets = (pack(folder.parent, name) for name in (first, second))
+        model = train(seed, folder, loss, *sets, landmarks, batch_size).eval()
         figures = score(reader(model, pack(folder.parent, "test"), landmarks), pack(folder.parent, "test"))
         other = pack(folder.parent, "synthetic_test")
         other = score(reader(model, other, landmarks), other)

@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import claims_acenet as claims
-import torch
 
 from facealign_lite import acenet
-from facealign_lite.data import Crops, read_300w, read_csv, read_helen, save_packed
-from facealign_lite.data.packed import PackedFaces
+from facealign_lite.data import PackedFaces, read_300w, read_csv, read_helen, save_packed
 from facealign_lite.synthetic import SyntheticFaces
-from facealign_lite.training import TrainConfig, fit
 
 WHAT = "ACE-Net and its baselines, trained on photos with 68 landmarks and on rendered faces, tested on photos"
 SEEDS = claims.SEEDS
@@ -57,13 +54,9 @@ def rendered(folder: Path) -> PackedFaces:
 def arm(loss: Callable, photos_too: bool = True, faces_too: bool = True) -> Callable:
     """A run on photos, rendered faces or half of each, measured on photos."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        torch.manual_seed(seed)
         faces = rendered(folder.parent)
         sets = TRAIN if photos_too else faces, faces if faces_too else TRAIN
-        crops = [Crops(some, acenet.LITE.image_size, claims.AUGMENTATION, 2 * seed + i) for i, some in enumerate(sets)]
-        model = acenet.AceNet(acenet.LITE)
-        fit(model, acenet.TwoDomains(*crops), loss,
-            TrainConfig(**BUDGET, seed=seed, checkpoint_every=200, out=folder), resume=True)
+        model = claims.train(seed, folder, loss, *sets)
         return claims.score(claims.reader(model.eval(), TEST), TEST)
     return run
 

@@ -509,3 +509,75 @@ class ExemplarFigure(Figure):
             {"truth": truth, "exemplars": exemplars.astype(np.float32),
              "wander": np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)}
             | ({} if image is None else {"image": picture(image)}))
+
+
+class ContournessFigure(Figure):
+    """Turn a line: its heat, its contourness, and how well the template fits at every angle.
+
+    Angle, offset, width and height of the line, noise, a second line and the template's sigma are the reader's; all is
+    computed in the browser.
+
+    Args:
+        angle: of the line at first, degrees from x towards y, 0 to 180.
+        sigma: of the template, and width of the line, at first; one of 1, 1.5, ..., 4.
+        second: whether a second line crosses it at first.
+
+    Example:
+        >>> ContournessFigure(angle=30)
+
+    Source: ACE-Net Eq. 5, 6, 18, 24 and 25.
+    """
+
+    _esm = script("contour", "contourness")
+
+    def __init__(self, angle: float = 30.0, sigma: float = 2.0, second: bool = False) -> None:
+        if not 0 <= angle <= 180:
+            raise ValueError(f"angle must lie in [0, 180], got {angle}")
+        if sigma not in (1, 1.5, 2, 2.5, 3, 3.5, 4):
+            raise ValueError(f"sigma must be 1, 1.5, ... or 4, got {sigma}")
+        super().__init__({"angle": float(angle), "sigma": float(sigma), "second": bool(second)}, {})
+
+
+class ExtractionFigure(Figure):
+    """Damage a contour heatmap, move sigma and the thresholds, and see each stage of extraction and its curves.
+
+    Noise, blur, a hole, sigma, low and high are the reader's; all is computed in the browser as ``contours.extract``
+    does.
+
+    Args:
+        heatmap: (H, W) of one contour, sides from 8 to 96.
+        truth: (M, 2) the contour itself, in heatmap pixels, without repeated points.
+        hole_at: (x, y), the middle of the hole; None takes the middle of ``truth``.
+        sigma: width of the templates at first; one of 1.5, 2, ..., 4.
+        low, high: thresholds at first, shares of the score of an ideal contour.
+        noise: standard deviation of the noise at first, 0 to 0.4.
+        seed: of the noise.
+
+    Example:
+        >>> chin = heatmaps.to_heatmap(face.contours["chin_boundary"], 256, 64)
+        >>> ExtractionFigure(contours.encode(chin, 64, 2.0), chin)
+
+    Source: ACE-Net section 3.4.
+    """
+
+    _esm = script("contour", "extraction")
+
+    def __init__(self, heatmap: object, truth: object, hole_at: tuple[float, float] | None = None, sigma: float = 3.0,
+                 low: float = 0.2, high: float = 0.4, noise: float = 0.0, seed: int = 0) -> None:
+        heatmap, truth = _floats("heatmap", heatmap, (None, None)), _floats("truth", truth, (None, 2))
+        height, width = heatmap.shape
+        if not (8 <= height <= 96 and 8 <= width <= 96) or not np.isfinite(heatmap).all():
+            raise ValueError(f"heatmap must be finite with sides from 8 to 96, got shape {heatmap.shape}")
+        if len(truth) < 2 or not np.isfinite(truth).all():
+            raise ValueError(f"truth must hold at least 2 finite points, got shape {truth.shape}")
+        if sigma not in (1.5, 2, 2.5, 3, 3.5, 4):
+            raise ValueError(f"sigma must be 1.5, 2, ... or 4, got {sigma}")
+        if not 0.02 <= low <= high <= 1:
+            raise ValueError(f"thresholds must be 0.02 <= low <= high <= 1, got {low} and {high}")
+        if not 0 <= noise <= 0.4:
+            raise ValueError(f"noise must lie in [0, 0.4], got {noise}")
+        x, y = truth[len(truth) // 2] if hole_at is None else hole_at
+        options = {"width": width, "height": height, "sigma": float(sigma), "low": low, "high": high,
+                   "noise_level": noise, "hole_at": [float(x), float(y)]}
+        super().__init__(options, {"heat": heatmap, "truth": truth,
+                                   "noise": np.random.default_rng(seed).standard_normal(heatmap.shape)})

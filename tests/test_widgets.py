@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facealign_lite import geometry, heatmaps, metrics, msm, rht, scpan, widgets
+from facealign_lite import contours, geometry, heatmaps, metrics, msm, rht, scpan, widgets
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
-SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "reference", "exemplars")
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "contour contourness",
+           "reference", "exemplars", "contour extraction")
 
 
 def run(name, expression):
@@ -298,9 +299,7 @@ def test_exemplar_script_lays_the_exemplars_on_the_face_and_mixes_them():
 
 @needs_node
 def test_weak_loss_script_is_the_library():
-    import torch
-
-    from facealign_lite import acenet, contours
+    from facealign_lite import acenet
     rng = np.random.default_rng(4)
     width, height = 40, 32
     chain = np.array([[5.2, 20.1], [15.7, 12.4], [25.3, 14.0], [34.6, 22.9]])
@@ -333,9 +332,6 @@ def test_weak_loss_script_is_the_library():
 @needs_node
 def test_a_score_at_a_place_is_that_of_the_map_moved_there():
     """On pixel centres it is the score itself; between them, an exact contour through the place scores in full."""
-    import torch
-
-    from facealign_lite import contours
     heat = torch.from_numpy(np.random.default_rng(5).random((20, 24)))
     places = [[9, 8], [1, 2], [23, 19]]
     score, _ = contours.contourness(heat, 2.0)
@@ -374,3 +370,87 @@ def test_reference_script_matches_like_the_library(patch):
 @needs_node
 def test_reference_script_finds_the_winner_and_a_rival_elsewhere():
     assert run("reference", "best([0, 9, 8, 1, 7, 2], 3, 1.2)") == {"first": 1, "second": 5}
+
+
+@needs_node
+@pytest.mark.parametrize("sigma, degrees, pixel", [(2, 30, (20, 20)), (1.5, 0, (12, 20)), (3, 123, (0, 39))])
+def test_contourness_script_is_the_library(sigma, degrees, pixel):
+    x, y = np.meshgrid(*[np.arange(41.0) - 20] * 2)
+    angle = np.deg2rad(degrees)
+    line = np.maximum(0, 1 - 2 * (y * np.cos(angle) - x * np.sin(angle) - 0.3) ** 2 / sigma**2)
+    noisy = line + np.random.default_rng(7).normal(0, 0.2, line.shape)
+    theta = np.linspace(0, np.pi, 361)
+    drawn, loose, cut = run("contour contourness", f"""(() => {{
+      const noisy = {noisy.reshape(-1).tolist()}, at = {list(pixel)};
+      const sweep = (cut) => {theta.tolist()}.map((angle) => match(noisy, 41, {sigma}, at, angle, cut));
+      return [[...lineHeat(41, {angle}, 0.3, {sigma})], sweep(false), sweep(true)];
+    }})()""")
+    np.testing.assert_allclose(drawn, line.ravel(), atol=1e-9)
+    score, orientation = (part[pixel[1], pixel[0]].item() for part in
+                          contours.contourness(torch.from_numpy(noisy), sigma))
+    assert max(loose) == pytest.approx(score, abs=2e-3) and max(loose) < score + 1e-6
+    assert abs((theta[np.argmax(loose)] - orientation + np.pi / 2) % np.pi - np.pi / 2) < np.pi / 360
+    reach = int(2 * sigma)                                           # Eq. 6 as printed, raised by that of an ideal line
+    i, j = np.meshgrid(*[np.arange(-reach, reach + 1)] * 2)
+    g = np.exp(-(i**2 + j**2) / sigma**2)
+    heat = np.pad(noisy.clip(0), reach)[pixel[1]:pixel[1] + 2 * reach + 1, pixel[0]:pixel[0] + 2 * reach + 1]
+    ideal = (g * np.maximum(0, 1 - 2 * j**2 / sigma**2) ** 2).sum()
+    for k in (0, 50, 200):
+        template = np.maximum(0, 1 - 2 * (j * np.cos(theta[k]) - i * np.sin(theta[k])) ** 2 / sigma**2)
+        assert cut[k] == pytest.approx(ideal - (g * (heat - template) ** 2).sum(), abs=1e-9)
+
+
+@needs_node
+def test_the_noise_of_the_contourness_figure_is_noise():
+    noise = np.array(run("contour contourness", "[...steadyNoise(1681)]"))
+    assert abs(noise.mean()) < 0.1 and 0.9 < noise.std() < 1.1
+    assert abs(np.corrcoef(noise[:-1], noise[1:])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("wrong, word", [({"angle": 181}, "angle"), ({"angle": float("nan")}, "angle"),
+                                         ({"sigma": 0}, "sigma"), ({"sigma": 2.2}, "sigma")])
+def test_contourness_figure_refuses(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        widgets.ContournessFigure(**wrong)
+
+
+# ---- ExtractionFigure -------------------------------------------------------------------------------------------
+
+@needs_node
+@pytest.mark.parametrize("sigma, low, high", [(2.0, 0.2, 0.4), (3.0, 0.2, 0.4), (3.0, 0.1, 0.8), (1.5, 0.3, 0.3)])
+def test_extraction_script_is_the_library(sigma, low, high):
+    rng, t = np.random.default_rng(5), np.linspace(0, 2 * np.pi, 90)
+    circle = [14, 13] + 8 * np.stack([np.cos(t), np.sin(t)], 1)
+    wave = np.stack([t * 6, 22 + 3 * np.sin(t)], 1)                  # leaves the map to the right
+    heat = contours.encode([circle, wave], (30, 36), 2.0).numpy().max(0) + rng.normal(0, 0.08, (30, 36))
+    heat[10:16, 20:24] = 0
+    found = run("contour extraction", f"extract({heat.ravel().tolist()}, 36, 30, {sigma}, {low}, {high}).curves")
+    expected = contours.extract(torch.from_numpy(heat), sigma, low, high)
+    assert len(found) == len(expected) > 0
+    for one, wanted in zip(found, expected):
+        np.testing.assert_allclose(one, wanted, atol=1e-9)
+
+
+@needs_node
+def test_the_damage_of_the_extraction_figure():
+    heat = np.zeros((21, 25))
+    heat[10, 12] = 1
+    noise = np.random.default_rng(0).normal(size=heat.shape)
+    soft, holed, noisy = (np.reshape(part, heat.shape) for part in run("contour extraction", f"""(() => {{
+      const heat = {heat.ravel().tolist()}, noise = {noise.ravel().tolist()};
+      return [[1.5, 0, 0], [1.5, 4, 0], [0, 0, 0.3]].map(([blur, hole, level]) =>
+        [...damage(heat, noise, 25, 21, {{ blur, hole, level }}, [12, 10])]);
+    }})()"""))
+    y, x = np.mgrid[:21, :25]
+    far = np.hypot(x - 12, y - 10)
+    assert soft.sum() == pytest.approx(1) and (soft * (x - 12) ** 2).sum() == pytest.approx(1.5**2, rel=0.03)
+    assert (holed[far < 2] == 0).all() and (holed[far >= 2] == soft[far >= 2]).all()
+    np.testing.assert_allclose(noisy, heat + 0.3 * noise, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong, word", [
+    ({"heatmap": np.zeros((8, 97))}, "heatmap"), ({"heatmap": np.full((8, 8), np.nan)}, "heatmap"),
+    ({"truth": np.zeros((1, 2))}, "truth"), ({"sigma": 2.2}, "sigma"), ({"low": 0.5}, "low"), ({"noise": 1}, "noise")])
+def test_extraction_figure_refuses(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        widgets.ExtractionFigure(**{"heatmap": np.zeros((8, 8)), "truth": np.ones((2, 2))} | wrong)

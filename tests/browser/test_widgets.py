@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import heatmaps, metrics, msm, rht, scpan, widgets
+from facealign_lite import contours, heatmaps, metrics, msm, rht, scpan, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -555,12 +555,72 @@ def test_two_figures_on_a_page_keep_their_own_choices(show):
     assert page.get_by_role("radio", name="Gaussian").is_checked()
 
 
+# ---- ExtractionFigure -------------------------------------------------------------------------------------------
+
+ARC = np.stack([np.linspace(4, 36, 40), 20 - 8 * np.sin(np.linspace(0, np.pi, 40))], 1)
+
+
+def extraction_figure(**settings):
+    return widgets.ExtractionFigure(contours.encode(ARC, (32, 40), 2.0), ARC, **settings)
+
+
+def test_extraction_follows_the_damage_and_the_thresholds(show):
+    page = show(extraction_figure())
+    before = snapshot(page)
+    assert rows(page)[2][1] == "1" and rows(page)[4][1] == "0.0\u00a0%"
+    assert float(rows(page)[3][1]) < 0.05
+    press(page.get_by_role("slider", name="hole"), "ArrowRight", 10)
+    assert rows(page)[2][1] == "2" and snapshot(page) != before
+    press(page.get_by_role("slider", name="low"), "End")                             # nothing is ideal
+    assert rows(page)[2][1] == "0" and page.locator(".fk-status").text_content() == "No curve is found"
+    seen = set()
+    for name in ("contourness", "normals", "curves", "ridge pixels"):
+        press(page.get_by_role("slider", name="low"), "Home")
+        press(page.get_by_role("radio", name=name), "Space")
+        seen.add(snapshot(page, 1))
+    assert len(seen) == 4
+
+
 # ---- all of them ------------------------------------------------------------------------------------------------
+
+def test_contourness_figure_follows_the_line(show):
+    """Numbers are those of the library; the line turns by slider, ring and keys; the pixel looked at moves too."""
+    page = show(widgets.ContournessFigure(angle=0))
+
+    def shown():
+        return np.array([[float(re.sub("[^0-9.-]", "", cell.replace("\u2212", "-"))) for cell in row[1:]]
+                         for row in rows(page)[:3]])
+
+    def wanted(degrees, at=(20, 20)):
+        x, y = np.meshgrid(*[np.arange(41.0) - 20] * 2)
+        angle = np.deg2rad(degrees)
+        line = np.maximum(0, 1 - (y * np.cos(angle) - x * np.sin(angle)) ** 2 / 2)
+        score, orientation = contours.contourness(torch.from_numpy(line), 2.0)
+        return [score[at[1], at[0]].item(), np.rad2deg(orientation[at[1], at[0]].item()) % 180]
+
+    np.testing.assert_allclose(shown()[0, :2], wanted(0), atol=0.06)
+    assert shown()[0, 0] == 4.920 and shown()[1, 0] == 4.920
+    end = page.get_by_role("slider", name="End of the line")
+    drag(page, middle(end), pixel(page.locator("canvas").first, (20, 38), 41))
+    np.testing.assert_allclose(shown()[0, :2], wanted(90), atol=0.6)
+    page.get_by_label("angle", exact=True).fill("45")
+    settle(page)
+    assert shown()[0, 0] == 4.995 and shown()[0, 1] == 45
+    press(page.get_by_role("slider", name="Pixel looked at"), "ArrowRight")
+    np.testing.assert_allclose(shown()[0, :2], wanted(45, (21, 20)), atol=0.06)
+    press(page.get_by_role("slider", name="Pixel looked at"), "ArrowLeft")
+    page.get_by_label("a second line across").check()
+    page.get_by_label("its angle", exact=True).fill("135")
+    settle(page)
+    assert shown()[0, 0] < 0                                        # a crossing scores less than nothing
+
 
 FIGURES = {
     "codec": lambda: widgets.CodecFigure(np.full((64, 64, 3), 128, np.uint8), point=(30, 30)),
     "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
     "reference": reference_figure, "exemplars": exemplar_figure,
+    "contourness": widgets.ContournessFigure,
+    "extraction": extraction_figure,
 }
 
 LUMINANCE = """(names) => {

@@ -40,8 +40,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     clip: float = 1.0                          # largest gradient norm; 0 leaves it alone
     ema: float = 0.0                           # decay of the averaged weights, e.g. 0.999; 0 keeps none
-    frozen_norm: bool = False                  # batch norm with its running statistics, which then stay as they are:
-                                               # a last stretch so makes a network fit for the statistics it is used with
+    frozen_norm: bool = False                  # batch norm with its running statistics, which stay as they are: in a
+                                               # last stretch a network learns to live with those it will be used with
     seed: int = 0                              # order of the data; dropout
     amp: str = "auto"                          # "auto": bf16 on CUDA; "bf16" anywhere (twice as fast on a CPU that
                                                # computes in bf16, e.g. AVX512_BF16); "off"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch.autograd import gradcheck
 
-from facealign_lite import acenet, contours, heatmaps, markups
+from facealign_lite import acenet, contours, geometry, heatmaps, markups
 from facealign_lite.nets import parameter_count
 
 SIZE, REACH = 48, 6.0
@@ -610,6 +610,41 @@ def test_cold_maps_are_read_too():
     found = acenet.read_anchors(maps)
     torch.testing.assert_close(found, heatmaps.decode(maps.clamp(min=0), "argmax"))
     assert found.isfinite().all()
+
+
+def test_what_is_drawn_is_read_back():
+    """Anchors and contours of one face through exact maps: some tenth of a pixel, and everything by its name."""
+    t = torch.linspace(0, torch.pi, 20, dtype=torch.float64)
+    lines = [torch.stack([6 + 2 * i + 18 * t, 10 + 5 * i + (i - 4) * torch.sin(t)], -1) for i in range(13)]
+    points = torch.stack([torch.stack([8 + 4.3 * torch.arange(12.0), torch.full((12,), 30.0)], -1)])[0].double()
+    heat = torch.cat([heatmaps.encode(points, 96, 3.0, "parabola"), contours.encode(lines, 96, 2.0)])
+    anchors, found = acenet.read(heat)
+    assert np.abs(anchors - points.numpy()).max() < 0.11
+    assert list(found) == list(markups.CONTOURS)
+    for line, name in zip(lines, markups.CONTOURS):
+        assert geometry.distance_to_polyline(line[1:-1].numpy(), found[name]).max() < 0.1
+        assert geometry.distance_to_polyline(found[name][1:-1], line.numpy()).max() < 0.1     # but for its ends
+
+
+def test_pieces_of_a_contour_are_joined_and_others_dropped():
+    broken = torch.tensor([[[4.0, 20], [20, 20]], [[24, 20], [40, 20]]], dtype=torch.float64)
+    heat = torch.zeros(25, 48, 48, dtype=torch.float64)
+    heat[24] = contours.encode(broken, 48, 2.0).amax(0)
+    heat[24] += contours.encode([[[10.0, 40], [20, 40]]], 48, 2.0)[0]                # elsewhere
+    heat[20] = contours.encode([[[4.0, 9], [14, 9]], [[30, 9], [40, 9]]], 48, 2.0).amax(0)
+    found = acenet.read(heat)[1]
+    assert set(found) == {"mouth_upper_lip_outer", "chin_boundary"}                  # maps without heat: no contour
+    chin = found["chin_boundary"]
+    assert np.ptp(chin[:, 0]) > 33 and np.abs(chin[:, 1] - 20).max() < 0.1
+    assert np.ptp(found["mouth_upper_lip_outer"][:, 0]) < 14                         # 16 pixels are no gap
+
+
+def test_unfit_maps_are_not_read():
+    for heat in (torch.zeros(24, 8, 8), torch.zeros(1, 25, 8, 8)):
+        with pytest.raises(ValueError, match="heat must be"):
+            acenet.read(heat)
+    with pytest.raises(ValueError, match="finite"):
+        acenet.read(torch.full((25, 8, 8), torch.nan))
 
 
 # ---- learning ------------------------------------------------------------------------------------------------------

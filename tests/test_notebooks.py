@@ -15,7 +15,8 @@ BY_NAME = pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
 
 def test_chapters_are_numbered_and_in_the_book():
     names = [path.stem for path in notebooks()]
-    assert len(names) >= 4 and [name[:2] for name in names] == [f"{k:02d}" for k in range(len(names))]
+    numbers = [int(name[:2]) for name in names]                # chapters of the plan that are not written leave gaps
+    assert numbers[:4] == [0, 1, 2, 3] and numbers == sorted(set(numbers)) and numbers[-1] <= 15
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
     listed = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
     assert [entry for entry in listed if entry.startswith("notebooks/")] == [f"notebooks/{name}" for name in names]

@@ -37,7 +37,8 @@ def main() -> int:
     ways: dict[str, tuple[Callable[[], object], int]] = {
         f"search over {ANGLES} angles": (lambda: by_search(maps), 2),
         "conv2d, separable": (lambda: with_conv2d(maps), 2),
-        "scikit-image sato, map by map": (lambda: [sato(one, [SIGMA / math.sqrt(2)], False, "constant") for one in array], 2),
+        "scikit-image sato, map by map": (
+            lambda: [sato(one, [SIGMA / math.sqrt(2)], False, "constant") for one in array], 2),
         "OpenCV sepFilter2D, map by map, filters alone": (lambda: [responses(one) for one in array], options.runs),
         "OpenCV sepFilter2D, map by map": (lambda: [with_opencv(one) for one in array], options.runs),
         "contourness": (lambda: contourness(maps, SIGMA), options.runs),

@@ -37,7 +37,7 @@ def main() -> int:
     start = time.perf_counter()
     samples = read_csv(options.folder / "val.csv", options.folder / "images")
     network, beside = (zoo.load(name, options.device) for name in (options.model, options.beside))
-    figures, rows = {}, {options.model: measured(samples, network),
+    figures, rows = {}, {Path(options.model).stem: measured(samples, network),
                          f"lines through {options.beside}": measured(samples, beside)}
     print(f"{'NME^AC by outer eye corners, %':32s}{'mean':>7}{'median':>8}{'fail':>6}"
           + "".join(f"{part:>7}" for part in PARTS) + f"{'back':>7}{'found':>7}")
@@ -45,7 +45,7 @@ def main() -> int:
         figures[name] = row = reduced(each)
         print(f"{name:32s}{row['mean']:7.2f}{row['median']:8.2f}{row['failures']:6.1f}"
               + "".join(f"{row[part]:7.2f}" for part in PARTS) + f"{row['back']:7.2f}{row['found']['all']:7.1f}")
-    found = rows[options.model]
+    found = rows[Path(options.model).stem]
     order = np.argsort([one["error"] for one in found])
     middle = len(order) // 2 - LISTED // 2
     chosen = {"best": order[:LISTED], "middle": order[middle:middle + LISTED], "worst": order[:-LISTED - 1:-1]}

@@ -581,6 +581,66 @@ def test_extraction_follows_the_damage_and_the_thresholds(show):
     assert len(seen) == 4
 
 
+# ---- WeakLossFigure ---------------------------------------------------------------------------------------------
+
+CHAIN = [[6.0, 20], [20, 20], [34, 20], [48, 20]]
+
+
+def weak_loss_figure():
+    return widgets.WeakLossFigure(CHAIN, (40, 56), reach=6)
+
+
+def weak_costs(page):
+    return {row[0].split(" ")[0]: float(row[1]) for row in rows(page)}
+
+
+def test_weak_loss_follows_the_rings(show):
+    page = show(weak_loss_figure())
+    start = weak_costs(page)
+    assert start["landmark"] < 0.01 and start["line"] < 0.05 and start["far"] == 0
+    picture = page.locator("canvas").first
+    box = picture.bounding_box()
+
+    def place(x, y):
+        return box["x"] + (x + 0.5) / 56 * box["width"], box["y"] + (y + 0.5) / 40 * box["height"]
+
+    drag(page, place(27, 20), place(27, 16))                              # between two landmarks, within D
+    bent = weak_costs(page)
+    assert bent["far"] == 0 and bent["landmark"] < 0.2 and bent["full"] > start["full"] + 0.3
+    press(page.get_by_role("slider", name="Contour at landmark 2"), "ArrowUp", 12)          # 3 px
+    lifted = weak_costs(page)
+    assert lifted["landmark"] > bent["landmark"] + 0.2
+    page.get_by_role("radio", name="beyond D").check(force=True)
+    settle(page)
+    away = weak_costs(page)
+    assert min(away["landmark"], away["line"]) > 0.8 and away["far"] > 0.5
+    assert away["weak"] == pytest.approx(away["far"] + 0.1 * away["landmark"] + 0.1 * away["line"], abs=0.002)
+
+
+def test_weak_loss_clutter_and_reach(show):
+    page = show(weak_loss_figure())
+    before = weak_costs(page)
+    page.get_by_role("checkbox", name=re.compile("spot of heat")).check(force=True)
+    settle(page)
+    after = weak_costs(page)
+    assert after["far"] > 0.2 and after["landmark"] == before["landmark"] and after["line"] == before["line"]
+    page.get_by_role("checkbox", name=re.compile("spot of heat")).uncheck(force=True)
+    page.get_by_role("radio", name="2 px aside").check(force=True)
+    settle(page)
+    assert weak_costs(page)["line"] < 0.1 < 0.8 < weak_costs(page)["landmark"]
+    press(page.get_by_role("slider", name="D", exact=True), "Home")       # 1 px: two are too far now
+    assert weak_costs(page)["line"] > 0.5
+
+
+def test_weak_loss_at_the_place_itself(show):
+    """Half a pixel off the rows, the exact contour costs 0.41 by the map and nothing by the template moved there."""
+    page = show(widgets.WeakLossFigure([[x, y + 0.5] for x, y in CHAIN], (40, 56)))
+    assert weak_costs(page)["landmark"] == pytest.approx(0.41, abs=0.01)
+    page.get_by_role("checkbox", name=re.compile("score at the place")).check(force=True)
+    settle(page)
+    assert weak_costs(page)["landmark"] < 0.01
+
+
 # ---- all of them ------------------------------------------------------------------------------------------------
 
 def test_contourness_figure_follows_the_line(show):
@@ -617,6 +677,7 @@ def test_contourness_figure_follows_the_line(show):
 
 FIGURES = {
     "codec": lambda: widgets.CodecFigure(np.full((64, 64, 3), 128, np.uint8), point=(30, 30)),
+    "weak_loss": weak_loss_figure,
     "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
     "reference": reference_figure, "exemplars": exemplar_figure,
     "contourness": widgets.ContournessFigure,

@@ -22,7 +22,8 @@ from facealign_lite.nets import HourglassConfig, StackedHourglass
 
 FORMAT = "facealign-lite 1"
 FOLDER = Path(__file__).parent / "assets" / "weights"
-MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only"}
+MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only",
+          "acenet": "12 anchors and 13 contours, trained on rendered faces only"}
 ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet)}
 LARGEST_HALF = 65504.0
 

@@ -3,8 +3,9 @@
 from .blocks import Residual, parameter_count, to_grey
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
 from .losses import landmark_loss, mse_loss, soft_argmax
+from .resnet import ResNet, ResNetConfig
 
 __all__ = [
-    "LITE", "PAPER", "Hourglass", "HourglassConfig", "Residual", "StackedHourglass",
-    "landmark_loss", "mse_loss", "parameter_count", "soft_argmax", "to_grey",
+    "LITE", "PAPER", "Hourglass", "HourglassConfig", "Residual", "ResNet", "ResNetConfig",
+    "StackedHourglass", "landmark_loss", "mse_loss", "parameter_count", "soft_argmax", "to_grey",
 ]

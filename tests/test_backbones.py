@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from facealign_lite.nets import parameter_count
+from facealign_lite.nets.hrnet import Exchange, HRNet, HRNetConfig
 from facealign_lite.nets.resnet import MEAN, ResNet, ResNetConfig, layer, normalize
 
 TINY = ResNetConfig(width=4, in_channels=1)
@@ -116,3 +117,72 @@ def test_bad_input_is_refused_at_the_door():
         ResNet(TINY).classify(torch.rand(1, 1, 64, 64))
     with pytest.raises(ValueError, match="images"):
         normalize(torch.rand(1, 2, 4, 4))
+
+
+# ---- HRNet ---------------------------------------------------------------------------------------------------------
+
+SMALL = HRNetConfig(width=2, modules=(1, 1, 1), blocks=1, stem=4, in_channels=1)
+
+
+@pytest.mark.parametrize("width, millions", [(32, 28.5), (48, 63.6)])
+def test_hrnets_are_as_large_as_published(width, millions):
+    with torch.device("meta"):
+        assert round(parameter_count(HRNet(HRNetConfig(width, maps=17))) / 1e6, 1) == millions
+
+
+def test_names_are_hrnets():
+    with torch.device("meta"):
+        names = HRNet(HRNetConfig(maps=17)).state_dict()
+    for name, shape in {"conv2.weight": (64, 64, 3, 3), "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+                        "transition1.0.0.weight": (32, 256, 3, 3), "transition1.1.0.0.weight": (64, 256, 3, 3),
+                        "transition2.2.0.0.weight": (128, 64, 3, 3), "transition3.3.0.1.running_mean": (256,),
+                        "stage2.0.branches.1.3.bn2.weight": (64,), "stage2.0.fuse_layers.0.1.0.weight": (32, 64, 1, 1),
+                        "stage3.3.fuse_layers.2.0.0.0.weight": (32, 32, 3, 3),
+                        "stage3.3.fuse_layers.2.0.1.0.weight": (128, 32, 3, 3),
+                        "stage4.2.fuse_layers.0.3.1.bias": (32,), "final_layer.weight": (17, 32, 1, 1)}.items():
+        assert names[name].shape == shape
+    assert "transition2.0.0.weight" not in names                      # a branch that keeps its width needs no step
+    assert not [name for name in names if name.startswith("stage4.2.fuse_layers.1")]       # only the finest is wanted
+
+
+@pytest.mark.parametrize("stages", [2, 3, 4])
+def test_the_finest_branch_keeps_a_quarter_of_the_image(stages):
+    torch.manual_seed(0)
+    net = HRNet(HRNetConfig(width=2, stages=stages, modules=(1, 1, 1), blocks=1, stem=4, in_channels=1))
+    features = net(torch.rand(2, 1, 64, 96))
+    assert features.shape == (2, 2, 16, 24)
+    features.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_every_branch_reaches_every_other():
+    torch.manual_seed(0)
+    exchange, widths = Exchange([2, 4, 8], 1).eval(), [2, 4, 8]
+    x = [torch.rand(1, width, 16 >> i, 16 >> i) for i, width in enumerate(widths)]
+    for k in range(3):
+        y = [torch.rand_like(z) if i == k else z for i, z in enumerate(x)]
+        assert [a.shape for a in exchange(y)] == [a.shape for a in x]
+        assert all((a != b).any() for a, b in zip(exchange(x), exchange(y)))
+
+
+def test_weights_of_the_whole_serve_the_first_stages(tmp_path):
+    whole = HRNet(HRNetConfig(width=2, modules=(1, 1, 1), blocks=1, stem=4, maps=3)).eval()
+    save_file(whole.state_dict(), tmp_path / "a.safetensors")
+    images = torch.rand(1, 1, 64, 64)
+    same = HRNet(HRNetConfig(width=2, modules=(1, 1, 1), blocks=1, stem=4, maps=3, in_channels=1))
+    found = same.load_weights(tmp_path / "a.safetensors").eval()(images)
+    torch.testing.assert_close(found, whole(images.expand(-1, 3, -1, -1)), atol=1e-5, rtol=1e-4)
+    part = HRNet(HRNetConfig(width=2, stages=3, modules=(1, 1, 1), blocks=1, stem=4)).load_weights(
+        tmp_path / "a.safetensors")
+    torch.testing.assert_close(part.stage3[0].branches[2][0].conv1.weight, whole.stage3[0].branches[2][0].conv1.weight)
+    with pytest.raises(ValueError, match="missing"):
+        HRNet(HRNetConfig(width=4, modules=(1, 1, 1), blocks=1, stem=4)).load_weights(tmp_path / "a.safetensors")
+
+
+def test_hrnet_refuses_what_it_cannot_halve():
+    for bad in [{"stages": 5}, {"modules": (1, 1)}, {"width": 0}, {"maps": -1}]:
+        with pytest.raises(ValueError):
+            HRNetConfig(**bad)
+    for shape in [(1, 3, 64, 64), (1, 1, 48, 64), (1, 64, 64)]:
+        with pytest.raises(ValueError, match="images"):
+            HRNet(SMALL)(torch.rand(shape))

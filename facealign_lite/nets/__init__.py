@@ -2,10 +2,11 @@
 
 from .blocks import Residual, parameter_count, to_grey
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
+from .hrnet import HRNet, HRNetConfig
 from .losses import landmark_loss, mse_loss, soft_argmax
 from .resnet import ResNet, ResNetConfig
 
 __all__ = [
-    "LITE", "PAPER", "Hourglass", "HourglassConfig", "Residual", "ResNet", "ResNetConfig",
+    "LITE", "PAPER", "HRNet", "HRNetConfig", "Hourglass", "HourglassConfig", "ResNet", "ResNetConfig", "Residual",
     "StackedHourglass", "landmark_loss", "mse_loss", "parameter_count", "soft_argmax", "to_grey",
 ]

@@ -250,6 +250,52 @@ _194 = Markup(
 
 MARKUPS = {m.name: m for m in (_68, _36, _98, _29, _19, _194)}
 
+# ---- boundaries ----------------------------------------------------------------------------------------------------
+# TAB draws 15 boundaries for every markup; a sparser one has fewer landmarks for them. Where it has one line for two
+# boundaries (the brows of 68 landmarks, the lids and lips of 19) both are that line; where it has one landmark
+# (the chin of 29) the boundary is a point. The paper shows pictures and no lists.
+
+_SAME_BROWS = {"right_eyebrow_lower": "right_eyebrow_upper", "left_eyebrow_lower": "left_eyebrow_upper"}
+
+
+def _drawn(markup: Markup, **more: Indices) -> tuple[Indices, ...]:
+    chains = {**{name: markup.curves[other] for name, other in _SAME_BROWS.items() if other in markup.curves},
+              **markup.curves, **more}
+    return tuple(chains[name] for name in BOUNDARIES)
+
+
+_LIDS, _MOUTH = {"right": (6, 7, 8), "left": (9, 10, 11)}, (15, 16, 17)   # 19: through the pupils, through the lips
+
+BOUNDARY_CHAINS: dict[str, tuple[Indices, ...]] = {
+    "98": _drawn(_98), "68": _drawn(_68), "36": _drawn(_36),
+    "29": _drawn(
+        _29, face_outline=(28,), right_eyebrow_upper=(0, 4, 2), right_eyebrow_lower=(0, 5, 2),
+        left_eyebrow_upper=(3, 6, 1), left_eyebrow_lower=(3, 7, 1), nose_ridge=(20,), nose_bottom=(18, 21, 19),
+        right_eye_upper=(8, 12, 10), right_eye_lower=(8, 13, 10), left_eye_upper=(11, 14, 9),
+        left_eye_lower=(11, 15, 9), upper_lip_outer=(22, 24, 23), upper_lip_inner=(22, 25, 23),
+        lower_lip_inner=(22, 26, 23), lower_lip_outer=(22, 27, 23)),
+    "19": _drawn(
+        _19, face_outline=(18,), right_eyebrow_upper=(0, 1, 2), right_eyebrow_lower=(0, 1, 2),
+        left_eyebrow_upper=(3, 4, 5), left_eyebrow_lower=(3, 4, 5), nose_ridge=(13,), nose_bottom=(12, 13, 14),
+        right_eye_upper=_LIDS["right"], right_eye_lower=_LIDS["right"], left_eye_upper=_LIDS["left"],
+        left_eye_lower=_LIDS["left"], upper_lip_outer=_MOUTH, upper_lip_inner=_MOUTH, lower_lip_inner=_MOUTH,
+        lower_lip_outer=_MOUTH),
+}
+
+
+def boundaries(name: str) -> tuple[Indices, ...]:
+    """The landmarks along each of the 15 ``BOUNDARIES``, in their order.
+
+    Raises:
+        ValueError: for a markup without boundaries, or an unknown one.
+
+    Source: TAB Fig. 2 and 3, which show them; the lists of the sparse markups are ours.
+    """
+    if get(name).name not in BOUNDARY_CHAINS:
+        raise ValueError(f"markup must be one of {', '.join(BOUNDARY_CHAINS)} to have boundaries, got {name!r}")
+    return BOUNDARY_CHAINS[name]
+
+
 # each target landmark as the mean of source landmarks
 CONVERSIONS: dict[tuple[str, str], tuple[Indices, ...]] = {
     ("68", "36"): tuple((i,) for i in SPARSE),

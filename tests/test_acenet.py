@@ -232,6 +232,18 @@ def test_an_exact_contour_between_pixel_centres_does_not_reach_0():
     assert landmark == pytest.approx(0.41, abs=0.01) and line == pytest.approx(0.41, abs=0.01)
 
 
+@given(st.floats(0, 1), st.floats(0, 180))
+@settings(max_examples=30, deadline=None)
+def test_read_by_cubics_an_exact_contour_costs_next_to_nothing_wherever_it_lies(offset, degrees):
+    along = np.array([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))])
+    middle = 24 + offset * np.array([-along[1], along[0]])
+    chain = torch.from_numpy(middle + np.linspace(-12, 12, 5)[:, None] * along)[None]
+    heat = contours.encode(torch.from_numpy(middle + np.array([[-60], [60]]) * along)[None], SIZE, 2.0)
+    score, _ = contours.contourness(heat, 2.0)
+    assert acenet.landmark_loss(score, chain, reading="bicubic") < 0.01
+    assert acenet.line_loss(score, chain, 3.0, reading="bicubic") < 0.01
+
+
 @given(st.integers(0, 9999), st.floats(0.3, 9))
 @settings(max_examples=60, deadline=None)
 def test_far_mask_is_the_brute_force_distance(seed, reach):
@@ -435,6 +447,7 @@ def random_batch(count=4, size=64, seed=0):
 
 LOSSES = {"line": acenet.lines_loss(), "line_star": acenet.lines_loss(exact="synthetic"),
           "all_exact": acenet.lines_loss(exact="always"), "ace": acenet.ace_loss(), "ace36": acenet.ace_loss("36"),
+          "cubic": acenet.ace_loss(reading="bicubic"),
           "points": acenet.points_loss()}
 total = lambda value: sum(value.values()) if isinstance(value, dict) else value  # noqa: E731
 
@@ -460,7 +473,7 @@ def test_every_arm_has_a_finite_loss_that_reaches_all_of_the_network(name):
     assert all(p.grad.abs().max() > 0 for n, p in model.named_parameters() if n.startswith(("out", "heads", "to_2")))
 
 
-@pytest.mark.parametrize("name", ["line", "line_star", "ace", "ace36", "points"])
+@pytest.mark.parametrize("name", ["line", "line_star", "ace", "ace36", "cubic", "points"])
 def test_no_loss_looks_at_the_contours_of_real_faces(name):
     maps, batch = toy_maps(maps=68 if name == "points" else 25), random_batch()
     before, real = total(LOSSES[name](maps, batch)), batch["synthetic"] == 0

@@ -1,11 +1,15 @@
 """``python -m book.ledgers``: the two ledger pages of the book, written from equations.yml and claims.yml."""
 
+import json
 from collections import Counter
+from os.path import commonprefix
 from pathlib import Path
+from statistics import mean, stdev
 
 import yaml
 
 BOOK = Path(__file__).resolve().parent
+RESULTS = BOOK.parent / "results"
 PAGES = (BOOK / "ledger_equations.md", BOOK / "ledger_claims.md")   # generated, not kept in git
 PAPERS = {
     "acenet": ("ACE-Net", "acenet"),
@@ -53,17 +57,41 @@ def claims_page() -> str:
         "# The claims ledger", "",
         "What the five papers say their parts do, with their own figures (errors in per cent unless said). A claim gets"
         " a verdict when it has been tested here: all arms on the same data with the same budget, at least three seeds,"
-        " mean and spread in a record anyone can read. *Cannot be told* is a verdict too: our scale is small.", "",
+        " mean and spread in a record anyone can read. *Cannot be told* is a verdict too: our scale is small."
+        " Our figures are in per cent, mean ± standard deviation over the seeds, computed from the records named.", "",
         f"Of {len(rows)} claims {count['holds']} hold, {count['does not hold']} do not, {count['cannot be told']}"
         f" cannot be told, {count['open']} have not been tested yet.", "",
     ]
     for paper, (name, key) in PAPERS.items():
         table = [[r["id"], r["claim"], r["figures"],
-                  _paragraphs(r["verdict"], r["why"], *[f"`results/{n}.json`" for n in r["records"]])]
+                  _paragraphs(f"**{r['verdict']}**", r["why"], *measured(r))]
                  for r in rows if r["paper"] == paper]
         lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
-                  *_table(["claim", "what the paper says", "its figures", "verdict and records"], "9 39 28 24", table)]
+                  *_table(["claim", "what the paper says", "its figures", "verdict and ours"], "8 26 21 45", table)]
     return "\n".join(lines)
+
+
+def runs(arm: str) -> list[dict]:
+    """The records of an arm, ``results/<arm>-<seed>.json``, one for each seed."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{arm}-*.json"))
+            if path.stem.removeprefix(f"{arm}-").isdigit()]
+
+
+def measured(row: dict) -> list[str]:
+    """A line for each arm of a claim: its figures in per cent, and how many seeds they rest on."""
+    lines = []
+    for arm in row["records"]:
+        some = runs(arm)
+        told = [spread([run["figures"][name] for run in some], name, row["shows"])
+                for name in row["shows"] if name in some[0]["figures"]]
+        lines.append(f"`results/{arm}`: {', '.join(told)} ({len(some)} seeds)")
+    return lines
+
+
+def spread(values: list[float], name: str, names: list[str]) -> str:
+    """Mean ± standard deviation in per cent; with what sets its name apart where several figures are told."""
+    label = "" if len(names) == 1 else (name.removeprefix(commonprefix(names)).strip("_") or "all") + " "
+    return f"{label}{100 * mean(values):.2f} ± {100 * stdev(values):.2f}"
 
 
 def write() -> None:

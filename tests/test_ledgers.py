@@ -63,12 +63,28 @@ def test_the_tests_exist(row):
 
 
 @pytest.mark.parametrize("row", CLAIMS, ids=by_id)
-def test_a_verdict_rests_on_records(row):
-    assert set(row) == {"id", "paper", "claim", "figures", "records", "verdict", "why"}
+def test_a_verdict_rests_on_three_seeds_of_every_arm(row):
+    assert set(row) == {"id", "paper", "claim", "figures", "records", "shows", "verdict", "why"}
     assert row["verdict"] in ledgers.VERDICTS and row["claim"].strip() and row["figures"].strip()
-    if row["verdict"] != "open":
-        assert row["records"] and row["why"]
-    assert all((ROOT / "results" / f"{name}.json").is_file() for name in row["records"])
+    assert (row["verdict"] == "open") == (row["records"] == []) == (row["shows"] == []) == (row["why"] is None)
+    for arm in row["records"]:
+        runs = ledgers.runs(arm)
+        assert len({seed for run in runs for seed in run["seeds"]}) == len(runs) >= 3, arm
+        assert len({str(run["budget"]) + run["data"] for run in runs}) == 1, arm
+        assert all(row["shows"][0] in run["figures"] for run in runs)
+    figures = {name for arm in row["records"] for run in ledgers.runs(arm) for name in run["figures"]}
+    assert figures >= set(row["shows"]) and len(ledgers.measured(row)) == len(row["records"])
+
+
+def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledgers, "RESULTS", tmp_path)
+    for seed, error in enumerate((0.01, 0.02, 0.03)):
+        (tmp_path / f"arm-{seed}.json").write_text(f'{{"figures": {{"nme": {error}, "nme_chin": 0.1}}}}')
+    (tmp_path / "arm-other-0.json").write_text('{"figures": {"nme": 1}}')
+    row = {"records": ["arm"], "shows": ["nme"]}
+    assert ledgers.measured(row) == ["`results/arm`: 2.00 ± 1.00 (3 seeds)"]
+    row = {"records": ["arm"], "shows": ["nme", "nme_chin"]}
+    assert ledgers.measured(row) == ["`results/arm`: all 2.00 ± 1.00, chin 10.00 ± 0.00 (3 seeds)"]
 
 
 def test_the_pages_show_every_row():

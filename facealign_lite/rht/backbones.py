@@ -1,0 +1,131 @@
+"""The target's own features: a convolutional backbone, then a transformer encoder over all its places.
+
+Shapes: B batch, C channels, H W; N = H W tokens of width D.
+
+Source: RHT section III-D and IV-F after TransPose (Yang, Quan, Nie, Yang, ICCV 2021), its [41].
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from facealign_lite.nets import Hourglass, HRNet, HRNetConfig, Residual, ResNet, ResNetConfig
+
+BACKBONES = ("resnet", "hrnet", "hourglass")
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and two linear maps, each added to its input and normalised (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.places, self.contents = nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.join = nn.Linear(width, width)
+        self.think = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(B, N, D) and where the tokens are, (N, D) -> (B, N, D). Places say who attends to whom, not what is said."""
+        q, k = self.places(x + places).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, self.contents(x)))
+        weights = (q @ k.mT / q.shape[-1]**0.5).softmax(-1)                              # (B, heads, N, N)
+        seen = (weights @ v).transpose(1, 2).flatten(2)                                  # (B, N, D)
+        x = self.norm1(x + self.join(seen))
+        return self.norm2(x + self.think(x))
+
+
+class Encoder(nn.Module):
+    """Every place of a map looks at every other, ``layers`` times."""
+
+    def __init__(self, width: int, layers: int, heads: int, hidden: int):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, hidden) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W) -> the same shape."""
+        size, places = x.shape[-2:], sine_places(tuple(x.shape[-2:]), x.shape[1]).to(x.device)
+        x = x.flatten(2).mT
+        for layer in self.layers:
+            x = layer(x, places)
+        return x.mT.unflatten(-1, size)
+
+
+def sine_places(size: tuple[int, int], width: int) -> Tensor:
+    """Sines and cosines of each place: (H W, width), the first half for y, the second for x.
+
+    Rows and columns count from 1 to 2 pi over the map, so that the waves mean the same at every size.
+
+    Raises:
+        ValueError: if ``width`` is not a multiple of 4.
+
+    Source: Carion et al. 2020, as TransPose uses it.
+    """
+    if width < 4 or width % 4:
+        raise ValueError(f"width must be a multiple of 4, got {width}")
+    quarter = width // 4
+    frequency = 10_000 ** (-torch.arange(quarter) / quarter)
+    waves = []
+    for n in size:
+        t = 2 * math.pi * (torch.arange(n) + 1) / n
+        angle = t[:, None] * frequency
+        waves.append(torch.cat([angle.sin(), angle.cos()], 1))                           # (n, width / 2)
+    height, width = size
+    y, x = waves[0][:, None].expand(-1, width, -1), waves[1][None].expand(height, -1, -1)
+    return torch.cat([y, x], -1).flatten(0, 1)
+
+
+class HourglassFeatures(nn.Module):
+    """Hourglasses in a row at a quarter of the image, without heatmaps in between; for the rows HG of RHT Table V."""
+
+    def __init__(self, in_channels: int, channels: int, stacks: int, depth: int = 4):
+        super().__init__()
+        half = channels // 2
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, half, 7, 2, 3, bias=False), nn.BatchNorm2d(half), nn.ReLU(),
+                                  Residual(half, channels), nn.MaxPool2d(2), Residual(channels, channels))
+        self.stacks = nn.ModuleList(nn.Sequential(Hourglass(depth, channels), Residual(channels, channels))
+                                    for _ in range(stacks))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_channels, S, S) -> (B, channels, S/4, S/4)."""
+        x = self.stem(images)
+        for stack in self.stacks:
+            x = x + stack(x)
+        return x
+
+
+class Backbone(nn.Module):
+    """Features of the target at an eighth of the image, ``out`` wide.
+
+    The paper's ResNet ends at an eighth: its second stage, as in TransPose. HRNet and hourglasses end at a quarter,
+    where the encoder works too; how their 64 x 64 x 64 features meet reference features of 32 x 32 x 256 is not said:
+    here by a convolution of stride 2.
+
+    Args:
+        kind: "resnet", "hrnet" (its first three stages, as in TransPose) or "hourglass".
+        depth: of the ResNet; stacks of the hourglass.
+        width: of the ResNet's stem, of HRNet's finest branch, or of the hourglass.
+        tokens, layers, heads, hidden: of the encoder; no layers for a plain backbone.
+    """
+
+    def __init__(self, kind: str, in_channels: int, depth: int, width: int, tokens: int, layers: int, heads: int,
+                 hidden: int, out: int):
+        super().__init__()
+        if kind == "resnet":
+            config = ResNetConfig(depth, stages=2, in_channels=in_channels, width=width)
+            self.body, channels = ResNet(config), config.channels[-1]
+        elif kind == "hrnet":
+            self.body, channels = HRNet(HRNetConfig(width, stages=3, in_channels=in_channels)), width
+        else:
+            self.body, channels = HourglassFeatures(in_channels, width, depth), width
+        self.reduce = nn.Conv2d(channels, tokens, 1, bias=False)
+        self.encoder = Encoder(tokens, layers, heads, hidden)
+        same = kind == "resnet" and tokens == out
+        self.adapt = nn.Identity() if same else nn.Conv2d(tokens, out, 3, 1 if kind == "resnet" else 2, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_channels, S, S) -> (B, out, S/8, S/8)."""
+        features = self.body(images)
+        features = features[-1] if isinstance(features, list) else features
+        return self.adapt(self.encoder(self.reduce(features)))

@@ -1,0 +1,100 @@
+"""What RHT learns by (RHT Eq. 7 to 9).
+
+Shapes: B batch, M landmarks, P boundaries, C channels, H W; s = 1, 2, 4 a scale.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from facealign_lite.heatmaps import to_heatmap
+
+from .network import LITE, RhtConfig, RhtOutput, draw
+from .transform import scale_of
+
+WEIGHT = 0.1     # lambda, of the affine consistency (section III-D)
+
+
+def heatmap_loss(landmarks: Tensor, true_landmarks: Tensor, visible: Tensor, boundaries: Tensor,
+                 true_boundaries: Tensor) -> Tensor:
+    """Squared error of a map, summed over its pixels; mean over landmarks (hidden ones count as 0), over boundaries.
+
+    Args:
+        landmarks, true_landmarks: heatmaps (B, M, H, W).
+        visible: (B, M), 1 or 0.
+        boundaries, true_boundaries: heatmaps (B, P, H, W).
+
+    Returns:
+        (), mean over the batch.
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Source: RHT Eq. 7.
+    """
+    for name, maps, truth in (("landmarks", landmarks, true_landmarks), ("boundaries", boundaries, true_boundaries)):
+        if maps.ndim != 4 or maps.shape != truth.shape:
+            raise ValueError(f"{name} must be two (B, M, H, W), got {tuple(maps.shape)} and {tuple(truth.shape)}")
+    if visible.shape != landmarks.shape[:2]:
+        raise ValueError(f"visible must be {tuple(landmarks.shape[:2])}, got {tuple(visible.shape)}")
+    of_landmarks = (landmarks - true_landmarks).square().sum((-2, -1))                  # (B, M)
+    of_boundaries = (boundaries - true_boundaries).square().sum((-2, -1))               # (B, P)
+    return (visible * of_landmarks).mean() + (of_boundaries.mean() if of_boundaries.numel() else 0)
+
+
+def consistency_loss(hard: Tensor, soft: Tensor, confidence: Tensor) -> Tensor:
+    """Sum of |hard A - soft| over channels and pixels, mean over the batch: ().
+
+    Args:
+        hard, soft: (B, C, sH, sW) of one scale; ``soft`` is already weighted.
+        confidence: A, (B, 1, H, W).
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: RHT Eq. 8. With Eq. 3 it is the sum of |A| |F_E - F_T|: no confidence, or no features, is no loss either.
+    """
+    if hard.shape != soft.shape:
+        raise ValueError(f"hard and soft must have one shape, got {tuple(hard.shape)} and {tuple(soft.shape)}")
+    s = scale_of(hard, confidence)
+    attention = confidence.repeat_interleave(s, -2).repeat_interleave(s, -1)
+    return (hard * attention - soft).abs().sum((1, 2, 3)).mean()
+
+
+def overall_loss(heatmaps: Tensor, consistency: Tensor, weight: float = WEIGHT) -> Tensor:
+    """Heatmap loss plus ``weight`` times consistency.
+
+    Source: RHT Eq. 9; lambda = 0.1 in section III-D.
+    """
+    return heatmaps + weight * consistency
+
+
+def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool = True,
+             printed: bool = False) -> Callable:
+    """The whole loss, for ``training.fit`` on batches of ``Pairs``.
+
+    Args:
+        config: of the network.
+        weight: lambda, of the consistency of the three scales, where there are both transformations.
+        all_visible: hidden landmarks teach as well, as in sets that annotate them like the others (300-W); else Eq. 7
+            takes the batch's ``visibility``.
+        printed: with Eq. 8 summed over channels and pixels. Of 64 x 16 x 16 to 32 x 64 x 64 features that is a
+            thousand times Eq. 7, and cheapest where the reference's features are all zero; else their mean.
+
+    Source: RHT Eq. 9.
+    """
+    def loss(outputs: RhtOutput, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        maps, moved = outputs.landmarks.float(), outputs.moved
+        points = to_heatmap(batch["landmarks"], tuple(batch["image"].shape[-2:]), tuple(maps.shape[-2:]))
+        truth, count = draw(points, config), maps.shape[1]
+        visible = torch.ones_like(points[..., 0]) if all_visible else batch["visibility"]
+        parts = {"heatmaps": heatmap_loss(maps, truth[:, :count], visible, outputs.boundaries.float(),
+                                          truth[:, count:])}
+        if moved.soft is not None and moved.hard is not None and weight:
+            confidence = moved.confidence.float()
+            scales = [consistency_loss(hard.float(), soft.float(), confidence) / (1 if printed else hard[0].numel())
+                      for hard, soft in zip(moved.hard, moved.soft)]
+            parts["consistency"] = weight * sum(scales)
+        return parts
+    return loss

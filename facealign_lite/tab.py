@@ -6,20 +6,26 @@ Shapes: B batch, K landmarks, 16 maps (15 boundaries in the order of ``markups.B
 Points (x, y) in 0-based pixel centres of the map unless said. Levels i, j count from 0, where the paper counts from 1.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facealign_lite import contours, heatmaps, markups
 from facealign_lite.heatmaps import Size
+from facealign_lite.nets import VGG, Hierarchical, Hourglass, Residual, ResNet, ResNetConfig, landmark_loss, mse_loss
+from facealign_lite.nets.resnet import normalize
 
 MAPS = len(markups.BOUNDARIES) + 1
 SIGMA = 1.0      # width of a boundary in map pixels; the paper gives none
 REACH = 3        # widths beyond which a boundary has no heat, as in Wu et al. 2018
-POINTS = 32      # a curve is drawn with about so many straight pieces
+PIECES = 16      # a curve has at least so many straight pieces, and four from landmark to landmark
+START = 0.001    # deviation of the first weights of a head; the paper starts whole hourglasses so (section 4.3)
 TINY = 1e-6
 
 
@@ -44,25 +50,23 @@ def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma:
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    distance = contours.distances(boundary_curves(landmarks, markup), size, REACH * sigma)      # (..., 15, H, W)
+    lines = boundary_curves(landmarks, markup)
+    distance = torch.stack([contours.distances(line, size, REACH * sigma) for line in lines], -3)   # (..., 15, H, W)
     distance = torch.cat([distance, distance.amin(-3, keepdim=True)], -3)                       # the union: the nearest
     heat = torch.exp(-distance.square() / (2 * sigma**2))
     return torch.where(distance < REACH * sigma * (1 - TINY), heat, torch.zeros_like(heat))
 
 
-def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> Tensor:
-    """The 15 boundaries as dense lines through their landmarks: (..., K, 2) -> (..., 15, M, 2).
+def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
+    """The 15 boundaries as dense lines through their landmarks: (..., K, 2) -> (..., M, 2) each.
 
-    Short ones repeat their last point. A boundary of one landmark is a line of no length. Raises as ``boundary_maps``.
+    A boundary of one landmark is a line of no length. Raises as ``boundary_maps``.
     """
     points = landmarks if isinstance(landmarks, Tensor) else torch.as_tensor(np.asarray(landmarks, np.float64))
     chains, count = markups.boundaries(markup), markups.get(markup).count
     if points.shape[-2:] != (count, 2):
         raise ValueError(f"landmarks of markup {markup!r} must be (..., {count}, 2), got {tuple(points.shape)}")
-    lines = [smooth(points[..., list(chain), :], max(2, -(-POINTS // max(1, len(chain) - 1)))) for chain in chains]
-    longest = max(line.shape[-2] for line in lines)
-    return torch.stack([torch.cat([line, line[..., -1:, :].expand(*line.shape[:-2], longest - line.shape[-2], 2)], -2)
-                        for line in lines], -3)
+    return [smooth(points[..., list(chain), :], max(4, PIECES // max(1, len(chain) - 1))) for chain in chains]
 
 
 def smooth(points: Tensor, steps: int) -> Tensor:
@@ -136,6 +140,280 @@ def _check_alike(predicted: Tensor, target: Tensor) -> None:
                          f"{tuple(target.shape)}")
 
 
+# ---- the networks (Fig. 4) -----------------------------------------------------------------------------------------
+
+UNITS = {"residual": Residual, "hierarchical": Hierarchical}
+STEMS = ("hourglass", "resnet", "vgg")
+
+
+@dataclass(frozen=True)
+class TabConfig:
+    """Size of a TAB network. The defaults are the lite one; the paper's values stand beside them."""
+
+    landmarks: int = 68                       # paper 98, 68, 29 or 19
+    image_size: int = 128                     # paper 256
+    in_channels: int = 1                      # paper 3
+    stride: int = 2                           # image pixels a map pixel; paper 4, so its maps are 64 wide, as ours
+    stem: str = "vgg"                         # "hourglass", "resnet" or "vgg" (Table 8)
+    channels: int = 32                        # paper 256: that is where both public stems end
+    stacks: int = 2
+    depth: int = 4                            # halvings inside one hourglass
+    unit: str = "residual"                    # paper "hierarchical", that of the hourglass it cites
+    widths: tuple[int, ...] = (16, 32, 64, 96)   # of the U-Net's levels and its bottom. The paper gives neither; three
+                                              # levels are the fewest at which fusion 3 differs from 2
+    scales: str = "multi"                     # or "single": features of the finest scale only (Table 9)
+    fusion: int = 2                           # t: levels of features that enter one level of the encoder (Table 10)
+
+    def __post_init__(self) -> None:
+        for name in ("landmarks", "image_size", "in_channels", "channels", "stacks", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, known in (("stem", STEMS), ("unit", tuple(UNITS)), ("scales", ("multi", "single")),
+                            ("stride", (2, 4))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if self.channels % 8:
+            raise ValueError(f"channels must be a multiple of 8, got {self.channels}")
+        if not 1 <= self.levels <= self.depth + 1 or min(self.widths) < 1:
+            raise ValueError(f"widths must be 2 to {self.depth + 2} positive numbers at depth {self.depth}, "
+                             f"got {self.widths}")
+        if not 0 <= self.fusion <= self.levels:
+            raise ValueError(f"fusion must be in 0 .. {self.levels}, the levels of the U-Net, got {self.fusion}")
+        if self.image_size % self.multiple:
+            raise ValueError(f"image_size must be a multiple of {self.multiple}, got {self.image_size}")
+
+    @property
+    def levels(self) -> int:
+        """s: levels of the U-Net above its bottom, each with boundary features of its size."""
+        return len(self.widths) - 1
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image must be a multiple of."""
+        return self.stride << max(self.depth, self.levels)
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the maps in pixels."""
+        return self.image_size // self.stride
+
+
+LITE = TabConfig()
+PAPER = TabConfig(landmarks=98, image_size=256, in_channels=3, stride=4, channels=256, unit="hierarchical",
+                  widths=(64, 128, 256, 512))
+
+
+class Backbone(nn.Module):
+    """The first layers of a network that learnt on ImageNet, as a stem."""
+
+    def __init__(self, body: VGG | ResNet):
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 1 or 3, H, W) in [-0.5, 0.5] -> features of its last stage."""
+        features = self.body(normalize(images))
+        return features if isinstance(features, Tensor) else features[-1]
+
+
+def stem(config: TabConfig) -> nn.Module:
+    """The layers from the image to (B, channels, h, w), the size of the maps.
+
+    At stride 4 and 256 channels "vgg" and "resnet" are the first layers of VGG16 with batch norm and of ResNet-50, and
+    ``stem(...).body.load_weights(path)`` takes their public weights.
+
+    Source: TAB section 3.1 and Table 8.
+    """
+    c, small = config.channels, config.stride == 2
+    if config.stem == "vgg":
+        return Backbone(VGG(((c // 4,) * 2, (c,) * 2) if small else ((c // 4,) * 2, (c // 2,) * 2, (c,) * 3)))
+    if config.stem == "resnet":
+        body = ResNet(ResNetConfig(depth=50, stages=1, width=c // 4))
+        if small:
+            body.maxpool = nn.Identity()
+        return Backbone(body)
+    unit = UNITS[config.unit]
+    return nn.Sequential(
+        nn.Conv2d(config.in_channels, c // 4, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(c // 4), nn.ReLU(),
+        unit(c // 4, c // 2), nn.Identity() if small else nn.MaxPool2d(2), unit(c // 2, c // 2), unit(c // 2, c))
+
+
+class SCBE(nn.Module):
+    """Self-calibrated boundary estimation: boundary maps from an image, and the features that gave them.
+
+    What the stem saw enters every hourglass, beside the features and the maps of the hourglass before.
+
+    Source: TAB Eq. 1 and Fig. 4, left.
+    """
+
+    def __init__(self, config: TabConfig = LITE):
+        super().__init__()
+        self.config = config
+        c, unit, last = config.channels, UNITS[config.unit], config.stacks - 1
+        self.stem = stem(config)
+        self.hourglasses = nn.ModuleList(Hourglass(config.depth, c, unit) for _ in range(config.stacks))
+        self.features = nn.ModuleList(
+            nn.Sequential(unit(c, c), nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU())
+            for _ in range(config.stacks))
+        self.heads = nn.ModuleList(nn.Conv2d(c, MAPS, 1) for _ in range(config.stacks))
+        self.back_features = nn.ModuleList(nn.Conv2d(c, c, 1) for _ in range(last))
+        self.back_maps = nn.ModuleList(nn.Conv2d(MAPS, c, 1) for _ in range(last))
+        for head in self.heads:                                                 # first maps: nearly empty
+            nn.init.normal_(head.weight, std=START)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Boundary maps of every stack, and features for ``BALT``.
+
+        Args:
+            images: (B, in_channels, H, W), values in [-0.5, 0.5].
+
+        Returns:
+            maps: ``stacks`` tensors (B, 16, h, w), the last being the prediction: heat, 1 on a boundary.
+            features: B_1 .. B_s, (B, channels, h, w), then each of half the size. The first are those the maps were
+                read from; the others come from the last hourglass on its way up, or with scales "single" are means of
+                the first.
+
+        Raises:
+            ValueError: if ``images`` has another number of channels or a size that cannot be halved.
+        """
+        wanted, multiple = self.config.in_channels, self.config.multiple
+        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
+            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
+                             f"got shape {tuple(images.shape)}")
+        low, maps = self.stem(images), []                                       # (B, C, h, w)
+        x = low
+        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
+            scales = hourglass.scales(x)                                        # (B, C, h, w), (B, C, h/2, w/2), ...
+            found = features(scales[0])
+            maps.append(head(found))                                            # (B, 16, h, w)
+            if i < self.config.stacks - 1:
+                x = low + self.back_features[i](found) + self.back_maps[i](maps[-1])
+        coarser = range(1, self.config.levels)
+        if self.config.scales == "multi":
+            return maps, [found, *(scales[i] for i in coarser)]
+        return maps, [found, *(F.avg_pool2d(found, 2**i) for i in coarser)]
+
+
+class BALT(nn.Module):
+    """Boundary-aware landmark transform: a U-Net from boundary maps to landmark maps, fed with boundary features.
+
+    Where Eq. 4 adds features of a finer level, they have another width and, two levels up, four times the side: here
+    every pair of levels has a transition of its own, and as many poolings as it needs.
+
+    Source: TAB Eq. 2 to 5 and Fig. 4, right.
+    """
+
+    def __init__(self, config: TabConfig = LITE):
+        super().__init__()
+        self.config = config
+        widths, s = config.widths, config.levels
+        self.first = double_convolution(MAPS, widths[0])
+        self.down = nn.ModuleList(double_convolution(a, b) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(double_convolution(widths[i] + widths[i + 1], widths[i]) for i in range(s))
+        self.transitions = nn.ModuleDict(
+            {f"{j}to{i}": nn.Conv2d(config.channels, widths[i], 1) for i in range(s) for j in fused(i, config.fusion)})
+        self.head = nn.Conv2d(widths[0], config.landmarks, 1)
+
+    def forward(self, boundaries: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Landmark maps.
+
+        Args:
+            boundaries: (B, 16, h, w), from ``SCBE`` or true ones.
+            features: s tensors (B, channels, h / 2^i, w / 2^i); not looked at with fusion 0.
+
+        Returns:
+            (B, K, h, w).
+        """
+        x, kept = self.first(boundaries), []                                    # F_1
+        for i, down in enumerate(self.down):
+            x = x + self.fusion(features, i) if self.config.fusion else x
+            kept.append(x)                                                      # F', what the decoder will see
+            x = down(F.max_pool2d(x, 2))                                        # Eq. 3 and 4
+        for i in reversed(range(self.config.levels)):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = self.up[i](torch.cat([kept[i], x], 1))                          # Eq. 5
+        return self.head(x)
+
+    def fusion(self, features: Sequence[Tensor], level: int) -> Tensor:
+        """What the boundary features add to one level of the encoder (Eq. 4)."""
+        total = 0
+        for j in fused(level, self.config.fusion):
+            part = self.transitions[f"{j}to{level}"](features[j])
+            total = total + (F.max_pool2d(part, 2 ** (level - j)) if j < level else part)
+        return total
+
+
+def fused(level: int, fusion: int) -> range:
+    """Levels whose features enter this one: itself and up to t - 1 finer ones, none with t = 0.
+
+    Source: TAB Eq. 4, where m = max(1, i - t + 1).
+    """
+    return range(max(0, level - fusion + 1), level + 1) if fusion else range(0)
+
+
+def double_convolution(before: int, after: int) -> nn.Sequential:
+    """Twice 3x3 convolution, batch norm, rectifier: (B, before, H, W) -> (B, after, H, W)."""
+    def layers(a: int, b: int) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+    return nn.Sequential(*layers(before, after), *layers(after, after))
+
+
+class TAB(nn.Module):
+    """Boundaries first, then landmarks from them.
+
+    Source: TAB Fig. 4.
+    """
+
+    def __init__(self, config: TabConfig = LITE):
+        super().__init__()
+        self.config = config
+        self.scbe, self.balt = SCBE(config), BALT(config)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Boundary maps of every stack, (B, 16, h, w) each, then the landmark maps (B, K, h, w).
+
+        The landmark maps are logits under ``transform_loss("softmax")``, Gaussian heat under ``transform_loss("mse")``.
+        Raises as ``SCBE``.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            maps, features = self.scbe(images)
+        return [*maps, self.balt(maps[-1], features)]
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the boundary part is held as it is."""
+        return not any(p.requires_grad for p in self.scbe.parameters())
+
+    def freeze(self) -> "TAB":
+        """Hold the boundary part as it is for stage two, batch norm statistics included.
+
+        Source: TAB section 4.3. What the paper calls end to end is trained in two parts.
+        """
+        self.scbe.requires_grad_(False)
+        self.scbe.eval()
+        return self
+
+    def train(self, mode: bool = True) -> "TAB":
+        """As ``nn.Module.train``, but a frozen part stays in eval mode."""
+        super().train(mode)
+        if self.is_frozen:
+            self.scbe.eval()
+        return self
+
+    def load_stem(self, path: str | os.PathLike) -> "TAB":
+        """Take public ImageNet weights into the stem, from a safetensors file.
+
+        Raises:
+            ValueError: if the stem is not of VGG16 or ResNet-50 and their size, or the file does not hold its weights.
+            OSError: if the file cannot be read.
+        """
+        if not isinstance(self.scbe.stem, Backbone):
+            raise ValueError(f"stem must be resnet or vgg to take public weights, got {self.config.stem!r}")
+        self.scbe.stem.body.load_weights(path)
+        return self
+
+
 # ---- losses --------------------------------------------------------------------------------------------------------
 
 def boundary_loss(markup: str = "68", sigma: float = SIGMA) -> Callable:
@@ -159,3 +437,23 @@ def boundary_targets(batch: Mapping[str, Tensor], markup: str, size: tuple[int, 
     """Boundary maps (B, 16, H, W) of a batch of crops."""
     points = heatmaps.to_heatmap(batch["landmarks"], tuple(batch["image"].shape[-2:]), size)
     return boundary_maps(points, markup, size, sigma)
+
+
+def transform_loss(heat: str = "softmax", sigma: float = 1.2) -> Callable:
+    """Stage two: the landmark maps that ``TAB`` gives, against those of the batch.
+
+    Args:
+        heat: "mse", the mean squared difference to Gaussian heatmaps of height 1, as in the paper: read the maps by
+            their centre of mass. "softmax", cross entropy and error of the soft-argmax, as the other networks here
+            learn, several times faster: read them by soft-argmax.
+        sigma: width of the Gaussians in map pixels; the paper gives none.
+
+    Returns:
+        a loss for ``training.fit``, on what ``TAB`` gives; boundary maps are not looked at.
+
+    Source: TAB section 4.3.
+    """
+    losses = {"softmax": landmark_loss, "mse": mse_loss}
+    if heat not in losses:
+        raise ValueError(f"heat must be one of {', '.join(losses)}, got {heat!r}")
+    return lambda outputs, batch: losses[heat](outputs[-1:], batch, sigma)

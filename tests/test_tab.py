@@ -1,13 +1,18 @@
 """TAB: boundary maps against brute force, the two networks against their equations, and what each loss reaches."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from scipy.interpolate import CubicHermiteSpline
 
 from facealign_lite import geometry, markups, tab
+from facealign_lite.nets import Hierarchical, parameter_count
+from facealign_lite.training import TrainConfig, fit
 
 MARKUPS = ("98", "68", "36", "29", "19")
 
@@ -98,8 +103,8 @@ def test_boundary_maps_are_their_definition_pixel_by_pixel(markup, seed, sigma, 
     maps = tab.boundary_maps(points, markup, (height, width), sigma).numpy()
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
     nearest = np.full((height, width), np.inf)
-    for heat, line in zip(maps, tab.boundary_curves(points, markup).numpy()):
-        d = geometry.distance_to_polyline(pixels, line)
+    for heat, line in zip(maps, tab.boundary_curves(points, markup)):
+        d = geometry.distance_to_polyline(pixels, line.numpy())
         clear = abs(d - 3 * sigma) > 1e-3                                # which side of the cut it is
         np.testing.assert_allclose(heat[clear], np.where(d < 3 * sigma, np.exp(-d**2 / (2 * sigma**2)), 0)[clear],
                                    atol=1e-9)
@@ -167,3 +172,202 @@ def test_overlap_counts_pixels_of_bands():
                 lambda: tab.boundary_overlap(predicted[0], target[0])):
         with pytest.raises(ValueError, match=r"level|predicted"):
             bad()
+
+
+# ---- networks ------------------------------------------------------------------------------------------------------
+
+TOY = tab.TabConfig(image_size=32, channels=8, depth=3, widths=(4, 6, 8, 10))
+
+
+def batch(count=2, size=32, seed=0, landmarks=68):
+    draw = torch.manual_seed(seed)
+    return {"image": torch.rand(count, 1, size, size, generator=draw) - 0.5,
+            "landmarks": torch.rand(count, landmarks, 2, generator=draw) * (size - 1)}
+
+
+@pytest.mark.parametrize("name", tab.STEMS)
+@pytest.mark.parametrize("stride", [2, 4])
+def test_every_stem_gives_features_of_the_size_of_the_maps(name, stride):
+    config = replace(TOY, stem=name, stride=stride, image_size=32 * stride // 2)
+    features = tab.stem(config)(torch.zeros(2, 1, 48, 32))
+    assert features.shape == (2, 8, 48 // stride, 32 // stride) and config.heatmap_size == 16
+
+
+@pytest.mark.parametrize("stacks", [1, 2, 3])
+def test_every_stack_is_supervised_and_learns(stacks):
+    model = tab.SCBE(replace(TOY, stacks=stacks))
+    maps, features = model(batch()["image"])
+    assert [m.shape for m in maps] == [(2, 16, 16, 16)] * stacks
+    assert [f.shape for f in features] == [(2, 8, 16, 16), (2, 8, 8, 8), (2, 8, 4, 4)]
+    loss = tab.boundary_loss()
+    target = tab.boundary_targets(batch(), "68", (16, 16))
+    torch.testing.assert_close(loss((maps, features), batch()), sum((m - target).square().mean() for m in maps))
+    loss((maps, features), batch()).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+def test_the_stem_reaches_the_second_hourglass_past_the_first():
+    """Reuse of low-level features: with all that comes back from the first stack silenced, the second sees the stem."""
+    model = tab.SCBE(TOY).eval()
+    for back in (*model.back_features, *model.back_maps):
+        torch.nn.init.zeros_(back.weight), torch.nn.init.zeros_(back.bias)
+    image = batch()["image"]
+    seen = []
+    model.hourglasses[1].across.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(image)
+    torch.testing.assert_close(seen[0], model.stem(image))
+
+
+def test_single_scale_features_are_means_of_the_finest():
+    torch.manual_seed(0)
+    multi, single = tab.SCBE(TOY).eval(), tab.SCBE(replace(TOY, scales="single")).eval()
+    single.load_state_dict(multi.state_dict())
+    (maps, ms), (same, ss) = multi(batch()["image"]), single(batch()["image"])
+    torch.testing.assert_close(maps, same)
+    torch.testing.assert_close(ms[0], ss[0])
+    for i in (1, 2):
+        torch.testing.assert_close(ss[i], ss[0].unfold(2, 2**i, 2**i).unfold(3, 2**i, 2**i).mean((-2, -1)))
+        assert (ms[i] - ss[i]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("t", [0, 1, 2, 3])
+def test_fusion_is_eq_3_and_4_level_by_level(t):
+    """By hand, in the paper's counting: i = 1 .. s, j from max(1, i - t + 1) to i - 1, and i itself."""
+    torch.manual_seed(0)
+    balt = tab.BALT(replace(TOY, fusion=t)).eval()
+    maps = torch.randn(2, 16, 16, 16)
+    b = {i: torch.randn(2, 8, 32 >> i, 32 >> i) for i in (1, 2, 3)}
+
+    def pool(x):
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).amax((-2, -1))
+    f, kept = balt.first(maps), []
+    for i in (1, 2, 3):
+        if t:
+            f = f + balt.transitions[f"{i - 1}to{i - 1}"](b[i])
+            for j in range(max(1, i - t + 1), i):
+                part = balt.transitions[f"{j - 1}to{i - 1}"](b[j])
+                for _ in range(i - j):                                   # printed once; two levels up need two
+                    part = pool(part)
+                f = f + part
+        kept.append(f)
+        f = balt.down[i - 1](pool(f))
+    for i in (1, 2, 3):                                                  # Eq. 5: concatenate, convolve; upsample before
+        f = torch.nn.functional.interpolate(f, scale_factor=2, mode="bilinear")
+        f = balt.up[3 - i](torch.cat([kept[3 - i], f], 1))
+    torch.testing.assert_close(balt(maps, [b[i] for i in (1, 2, 3)]), balt.head(f))
+    pairs = {0: 0, 1: 3, 2: 5, 3: 6}[t]
+    assert len(balt.transitions) == pairs
+
+
+def test_without_fusion_features_are_not_looked_at_and_with_it_they_are():
+    maps, features = torch.randn(1, 16, 16, 16), [torch.randn(1, 8, 16 >> i, 16 >> i) for i in range(3)]
+    for t in range(4):
+        balt = tab.BALT(replace(TOY, fusion=t)).eval()
+        differ = [not torch.equal(balt(maps, features), balt(maps, [f + (i == j) for j, f in enumerate(features)]))
+                  for i in range(3)]
+        assert differ == [t > 0] * 3
+
+
+def test_the_paper_size_comes_close_to_what_is_reported():
+    """86.9 and 64.5 MB of four-byte weights. What a second stack adds is that of the cited hourglass to 1 %."""
+    def megabytes(model):                         # of 2^20 bytes, with batch norm statistics, as a saved file has
+        return sum(v.numel() for v in model.state_dict().values() if v.is_floating_point()) * 4 / 2**20
+    with torch.device("meta"):
+        one, two = (megabytes(tab.SCBE(replace(tab.PAPER, stacks=n))) + megabytes(tab.BALT(tab.PAPER)) for n in (1, 2))
+    assert one == pytest.approx(64.5, rel=0.15) and two == pytest.approx(86.9, rel=0.15)
+    assert two - one == pytest.approx(86.9 - 64.5, rel=0.01)
+
+
+def test_parameters_by_hand():
+    c, unit = 256, 9 * (256 * 128 + 128 * 64 + 64 * 64) + 2 * (256 + 128 + 64)
+    assert parameter_count(Hierarchical(c, c)) == unit
+    assert parameter_count(tab.SCBE(replace(tab.PAPER, stacks=2))) - parameter_count(
+        tab.SCBE(replace(tab.PAPER, stacks=1))) == 14 * unit + c * c + 2 * c + 2 * (16 * c) + 16 + c + c * c + c
+    pairs = (3, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256), (256, 256)
+    assert parameter_count(tab.stem(tab.PAPER)) == sum(9 * a * b + 3 * b for a, b in pairs)
+
+
+def test_public_weights_of_vgg16_are_taken_by_name(tmp_path):
+    """The names and shapes that torchvision publishes for VGG16 with batch norm, the classifier included."""
+    public, n, before = {}, 0, 3
+    for block in ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)):
+        for width in block if max(block) < 512 else block[:1]:
+            public[f"features.{n}.weight"] = torch.randn(width, before, 3, 3)
+            public[f"features.{n}.bias"] = torch.randn(width)
+            for part in ("weight", "bias", "running_mean", "running_var"):
+                public[f"features.{n + 1}.{part}"] = torch.rand(width) + 0.5
+            n, before = n + 3, width
+        n += 1
+    public["classifier.0.bias"] = torch.zeros(4)
+    path = tmp_path / "vgg16_bn.safetensors"
+    save_file(public, path)
+    config = replace(tab.PAPER, stacks=1, channels=256, widths=(8, 8, 8, 8), unit="residual", depth=3)
+    model = tab.TAB(config).load_stem(path).eval()
+    own = model.scbe.stem.body.state_dict()
+    assert all(torch.equal(own[name], public[name]) for name in own if "tracked" not in name)
+    image = torch.rand(1, 3, 16, 16) - 0.5
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    wanted = model.scbe.stem.body((image + 0.5 - mean[:, None, None]) / deviation[:, None, None])
+    torch.testing.assert_close(model.scbe.stem(image), wanted)
+    public["features.3.weight"] = torch.randn(64, 64, 1, 1)
+    save_file(public, path)
+    with pytest.raises(ValueError, match=r"features\.3\.weight"):
+        model.load_stem(path)
+    with pytest.raises(ValueError, match="stem"):
+        tab.TAB(replace(TOY, stem="hourglass")).load_stem(path)
+
+
+def test_wrong_sizes_are_refused():
+    for bad in ({"stem": "alexnet"}, {"stacks": 0}, {"channels": 12}, {"widths": (8,)}, {"fusion": 4}, {"fusion": -1},
+                {"image_size": 40}, {"scales": "few"}, {"stride": 3}, {"unit": "plain"}, {"widths": (4,) * 7}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            replace(TOY, **bad)
+    for shape in ((1, 3, 32, 32), (1, 1, 36, 32), (1, 32, 32)):
+        with pytest.raises(ValueError, match="images"):
+            tab.TAB(TOY)(torch.zeros(shape))
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("heat", ["softmax", "mse"])
+def test_stage_two_leaves_the_boundary_part_as_it_is(heat):
+    model = tab.TAB(TOY)
+    assert not model.is_frozen and model.train().scbe.training
+    before = {k: v.clone() for k, v in model.freeze().state_dict().items()}
+    assert model.train().balt.training and not model.scbe.training
+    items = [{k: v[i] for k, v in batch(6).items()} for i in range(6)]
+    history = fit(model, items, tab.transform_loss(heat), TrainConfig(8, 6, 1e-2, log_every=1, weight_decay=0.1),
+                  progress=False)
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("scbe."))
+    assert any(not torch.equal(after[k], v) for k, v in before.items() if k.startswith("balt."))
+    assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_stage_one_learns_boundaries():
+    torch.manual_seed(0)
+    model = tab.SCBE(replace(TOY, stem="hourglass"))
+    items = [{k: v[i] for k, v in batch(4).items()} for i in range(4)]
+    history = fit(model, items, tab.boundary_loss(), TrainConfig(10, 4, 1e-2, log_every=1), progress=False)
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+
+
+def test_losses_are_finite_on_flat_maps_and_wrong_names_are_refused():
+    flat = torch.zeros(2, 16, 16, 16, requires_grad=True)
+    tab.boundary_loss()(([flat], []), batch()).backward()
+    assert flat.grad.isfinite().all()
+    for heat in ("softmax", "mse"):
+        maps = torch.zeros(2, 68, 16, 16, requires_grad=True)
+        tab.transform_loss(heat)([flat, maps], batch()).backward()
+        assert maps.grad.isfinite().all() and maps.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="heat"):
+        tab.transform_loss("l1")
+    with pytest.raises(ValueError, match="markup"):
+        tab.boundary_loss("194")
+
+
+def test_the_loss_of_stage_one_is_none_on_the_true_maps():
+    """Crop pixels become map pixels by (p + 0.5) s - 0.5, and nothing else lies between loss and ``boundary_maps``."""
+    item = batch(seed=5)
+    true = tab.boundary_maps((item["landmarks"] + 0.5) / 2 - 0.5, "68", 16)
+    assert tab.boundary_loss()(([true, true], []), item).item() < 1e-10

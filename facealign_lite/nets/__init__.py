@@ -1,12 +1,14 @@
 """Networks shared by the papers, and the losses that train them."""
 
-from .blocks import Residual, parameter_count, to_grey
+from .blocks import Hierarchical, Residual, parameter_count, to_grey
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
 from .hrnet import HRNet, HRNetConfig
 from .losses import landmark_loss, mse_loss, soft_argmax
 from .resnet import ResNet, ResNetConfig
+from .vgg import VGG
 
 __all__ = [
-    "LITE", "PAPER", "HRNet", "HRNetConfig", "Hourglass", "HourglassConfig", "ResNet", "ResNetConfig", "Residual",
-    "StackedHourglass", "landmark_loss", "mse_loss", "parameter_count", "soft_argmax", "to_grey",
+    "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "ResNet",
+    "ResNetConfig", "Residual", "StackedHourglass", "landmark_loss", "mse_loss", "parameter_count", "soft_argmax",
+    "to_grey",
 ]

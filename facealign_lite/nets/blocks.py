@@ -33,6 +33,35 @@ class Residual(nn.Module):
         return self.branch(x) + self.skip(x)
 
 
+class Hierarchical(nn.Module):
+    """Pre-activation unit of three 3x3 convolutions in a row whose outputs are joined, and the input.
+
+    Args:
+        in_channels, out_channels: widths; the convolutions give half, a quarter and a quarter of ``out_channels``.
+
+    Source: Bulat and Tzimiropoulos 2017 (Binarized Convolutional Landmark Localizers), Fig. 3b; the unit of their FAN.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        if out_channels < 4 or out_channels % 4:
+            raise ValueError(f"out_channels must be a multiple of 4, got {out_channels}")
+        widths = (in_channels, out_channels // 2, out_channels // 4, out_channels // 4)
+        self.branch = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(a), nn.ReLU(), nn.Conv2d(a, b, 3, padding=1, bias=False))
+            for a, b in zip(widths, widths[1:]))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Sequential(
+            nn.BatchNorm2d(in_channels), nn.ReLU(), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        parts, part = [], x
+        for convolution in self.branch:
+            part = convolution(part)
+            parts.append(part)
+        return torch.cat(parts, 1) + self.skip(x)
+
+
 def parameter_count(model: nn.Module) -> int:
     """Number of trained numbers in ``model``."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -3,6 +3,7 @@
 Shapes: images (B, C, S, S), features and heatmaps (B, ., S/4, S/4).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -45,21 +46,29 @@ PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, s
 
 
 class Hourglass(nn.Module):
-    """Down to the lowest resolution and up again, a residual unit across at every scale (Newell et al., Fig. 3)."""
+    """Down to the lowest resolution and up again, a residual unit across at every scale (Newell et al., Fig. 3).
 
-    def __init__(self, depth: int, channels: int):
+    ``block`` makes the units, by input and output width.
+    """
+
+    def __init__(self, depth: int, channels: int, block: Callable[[int, int], nn.Module] = Residual):
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
-        self.across = Residual(channels, channels)
-        self.down = Residual(channels, channels)
-        self.inner = Hourglass(depth - 1, channels) if depth > 1 else Residual(channels, channels)
-        self.up = Residual(channels, channels)
+        self.across = block(channels, channels)
+        self.down = block(channels, channels)
+        self.inner = Hourglass(depth - 1, channels, block) if depth > 1 else block(channels, channels)
+        self.up = block(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape; H and W must be multiples of 2 ** depth."""
-        low = self.up(self.inner(self.down(F.max_pool2d(x, 2))))
-        return self.across(x) + F.interpolate(low, scale_factor=2)
+        return self.scales(x)[0]
+
+    def scales(self, x: Tensor) -> list[Tensor]:
+        """What it gives at every resolution on the way up, ``depth`` + 1 of them, (B, C, H, W) first."""
+        low = self.down(F.max_pool2d(x, 2))
+        lower = self.inner.scales(low) if isinstance(self.inner, Hourglass) else [self.inner(low)]
+        return [self.across(x) + F.interpolate(self.up(lower[0]), scale_factor=2), *lower]
 
 
 class StackedHourglass(nn.Module):

@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
 from facealign_lite.nets import HourglassConfig, StackedHourglass
+from facealign_lite.rht import Rht, RhtConfig
+from facealign_lite.tab import TAB, TabConfig
 
 FORMAT = "facealign-lite 1"
 FOLDER = Path(__file__).parent / "assets" / "weights"
 MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only",
           "acenet": "12 anchors and 13 contours, trained on rendered faces only"}
-ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet)}
+ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet),
+                 "Rht": (RhtConfig, Rht),
+                 "TAB": (TabConfig, TAB)}
 LARGEST_HALF = 65504.0
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.interpolate import CubicHermiteSpline
 
-from facealign_lite import geometry, markups, tab
+from facealign_lite import align as front
+from facealign_lite import geometry, markups, tab, zoo
+from facealign_lite.data import crop_matrix
 from facealign_lite.nets import Hierarchical, parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -371,3 +373,48 @@ def test_the_loss_of_stage_one_is_none_on_the_true_maps():
     item = batch(seed=5)
     true = tab.boundary_maps((item["landmarks"] + 0.5) / 2 - 0.5, "68", 16)
     assert tab.boundary_loss()(([true, true], []), item).item() < 1e-10
+
+
+# ---- the front door ------------------------------------------------------------------------------------------------
+
+class Answer(torch.nn.Module):
+    """In place of BALT: logits whose soft-argmax is known, whatever the boundaries."""
+
+    def __init__(self, points, size):
+        super().__init__()
+        y, x = torch.meshgrid(torch.arange(float(size)), torch.arange(float(size)), indexing="ij")
+        u, v = torch.tensor(points, dtype=torch.float32).T[..., None, None]
+        self.logits = -((x - u) ** 2 + (y - v) ** 2) / 2
+
+    def forward(self, boundaries, features):
+        assert boundaries.shape[1:] == (16, *self.logits.shape[1:]) and len(features) == 3
+        return self.logits.expand(len(boundaries), -1, -1, -1)
+
+
+def test_align_reads_landmarks_where_the_maps_have_them():
+    size = 32
+    points = np.random.default_rng(0).uniform(8, 23, (68, 2))
+    mirror = points[list(markups.get("68").flip)] * [-1, 1] + [size - 1, 0]
+    points = (points + mirror) / 2                                       # a face that is its own mirror image
+    model = tab.TAB(replace(TOY, image_size=2 * size)).eval()
+    model.balt = Answer(points, size)
+    box = np.array([30.0, 20, 90, 95])
+    in_crop = (points + 0.5) * 2 - 0.5
+    first = geometry.transform(in_crop, geometry.invert(crop_matrix(box, 2 * size, front.MARGIN)))
+    second = geometry.transform(in_crop, geometry.invert(front.upright_matrix(first, 2 * size)))
+    found = front.align(np.zeros((120, 130), np.uint8), box, model)
+    np.testing.assert_allclose(found.landmarks, second, atol=0.05)
+    assert found.scores.shape == (68,) and (found.scores > 0.4).all() and found.contours is None
+
+
+def test_a_network_comes_back_from_its_file(tmp_path):
+    config = replace(TOY, stem="resnet", scales="single", fusion=1)
+    model = tab.TAB(config).freeze().eval()
+    path = zoo.save(model, tmp_path / "tab.safetensors", half=False)
+    again = zoo.load(path, "cpu")
+    assert isinstance(again, tab.TAB) and again.config == config and not again.is_frozen
+    for ours, theirs in zip(model(batch()["image"]), again(batch()["image"])):
+        torch.testing.assert_close(ours, theirs)
+    picture = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)
+    found = front.align(picture, (10, 10, 50, 50), path, "cpu")
+    np.testing.assert_allclose(found.landmarks, front.align(picture, (10, 10, 50, 50), model).landmarks, atol=1e-3)

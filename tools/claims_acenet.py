@@ -250,7 +250,6 @@ ARMS = {
     "line_star": arm(acenet.lines_loss(exact="synthetic")),
     "ace_sparse": arm(acenet.ace_loss(SPARSE)),
     "ace_cubic": arm(acenet.ace_loss(reading="bicubic")),                   # ours: contourness read between pixels
-    "ace_sparse_cubic": arm(acenet.ace_loss(SPARSE, reading="bicubic")),
     "line_sparse": arm(acenet.lines_loss(SPARSE), second="real"),           # not in the paper
     # nor this: as many real faces a step as the arms that share their batch with synthetic ones
     "line_half": arm(acenet.lines_loss(), second="real", batch_size=8),

@@ -1,4 +1,4 @@
-"""The multistage model: scores of landmarks, and a dictionary of exemplar shapes that rebuilds those that score low.
+"""Scores of landmarks, and a dictionary of exemplar shapes that rebuilds those that score low.
 
 Shapes (B, K, 2) or (K, 2), (x, y); reliable (B, K) or (K,) bool. Within a dictionary faces stand in one frame of 128
 pixels. Points are complex numbers x + iy there: a turn and a change of size together are one factor.
@@ -103,6 +103,11 @@ def canonical(shapes: ArrayLike, markup: str = "68") -> Array:
     a, b = (complex(*place) for place in PUPILS)
     factor = (b - a) / (left - right)
     return _real(a + (points - right[:, None]) * factor[:, None])
+
+
+def mean_face(shapes: ArrayLike, markup: str = "68") -> Array:
+    """The mean of canonical ``shapes`` (N, K, 2), itself canonical: (K, 2). Raises as ``canonical`` does."""
+    return canonical(canonical(shapes, markup).mean(0, keepdims=True), markup)[0]
 
 
 class ShapeDictionary:

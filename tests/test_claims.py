@@ -64,3 +64,19 @@ def test_the_domains_share_no_face_and_differ_in_shape(acenet_claims):
 def test_the_test_faces_are_nobodys_training_faces(acenet_claims):
     seeds = [(look.name, seed) for look, _, seed in acenet_claims.SETS.values()]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, monkeypatch):
+    claims = script("claims_tab")
+    small = claims.replace(claims.tab.LITE, image_size=32, channels=8, depth=3, widths=(4, 4, 4, 4))
+    monkeypatch.setattr(claims.tab, "LITE", small)
+    monkeypatch.setattr(claims, "BUDGET", {"boundary_steps": 2, "landmark_steps": 1, "lr": 1e-3, "landmark_lr": 1e-3,
+                                           "batch_size": 2, "amp": "off"})
+    faces = claims.save_packed(tmp_path / "faces", claims.SyntheticFaces(3, 48, 2))
+    monkeypatch.setattr(claims, "pack", lambda folder, name: faces)
+    seen = [claims.arm(scales=scales, fusion=t)(0, tmp_path / name)
+            for name, scales, t in (("a", "multi", 2), ("b", "single", 0))]
+    assert seen[0]["boundary_mse"] == seen[1]["boundary_mse"] > 0 and seen[0]["nme"] != seen[1]["nme"]
+    assert [p.name for p in tmp_path.glob("tab-boundaries-*")] == ["tab-boundaries-vgg-0"]
+    assert 0 <= seen[0]["overlap"] <= 1 and len(seen[0]["overlap_of_each"]) == 16 and seen[0]["subsets"]
+    assert seen[0]["parameters"] > seen[1]["parameters"] > seen[0]["stem_parameters"]

@@ -374,6 +374,39 @@ class BaliFigure(Figure):
         super().__init__(options, {"points": points} | ({} if image is None else {"image": picture(image)}))
 
 
+class BoundaryFigure(Figure):
+    """Drag the landmarks of a boundary: the line through them, its heatmap, and what snapping to pixels does to it.
+
+    Args:
+        points: (M, 2), 2 <= M <= 17, landmarks along the boundary in map pixels, inside the map.
+        size: (height, width) of the map, from 2 to 64 each.
+        image: what the map covers from edge to edge, at any resolution; None draws the line alone.
+        sigma: width of the boundary in map pixels at first, from 0.5 to 4.
+
+    Example:
+        >>> BoundaryFigure([[6, 12], [14, 7], [22, 6], [31, 11]], (20, 38))
+
+    Source: TAB Fig. 3; ``tab.smooth``, ``tab.boundary_maps``, ``tab.boundary_mse`` and ``tab.boundary_overlap``.
+    """
+
+    _esm = script("boundary")
+
+    def __init__(self, points: object, size: tuple[int, int], image: np.ndarray | None = None,
+                 sigma: float = 1.0) -> None:
+        points = _floats("points", points, (None, 2))
+        height, width = (int(n) for n in size)
+        if not (1 < height <= 64 and 1 < width <= 64):
+            raise ValueError(f"size must be (height, width) from 2 to 64, got {size}")
+        if not 2 <= len(points) <= 17:
+            raise ValueError(f"points must be 2 to 17 landmarks, got {len(points)}")
+        if not ((points >= -0.5) & (points <= [width - 0.5, height - 0.5])).all():
+            raise ValueError(f"points must lie inside the {width} x {height} map, got {points.tolist()}")
+        if not 0.5 <= sigma <= 4:
+            raise ValueError(f"sigma must lie in [0.5, 4], got {sigma}")
+        options = {"width": width, "height": height, "sigma": sigma}
+        super().__init__(options, {"points": points} | ({} if image is None else {"image": picture(image)}))
+
+
 class WeakLossFigure(Figure):
     """Bend a contour at and between its landmarks: its heat, its contourness, and what ACE-Net's weak loss charges.
 

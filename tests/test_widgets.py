@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facealign_lite import contours, geometry, heatmaps, metrics, msm, rht, scpan, widgets
+from facealign_lite import contours, geometry, heatmaps, metrics, msm, rht, scpan, tab, widgets
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
 SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "contour contourness",
-           "reference", "exemplars", "contour extraction")
+           "reference", "exemplars", "contour extraction", "boundary")
 
 
 def run(name, expression):
@@ -140,6 +140,10 @@ BOOK = msm.ShapeDictionary(TRUTH + np.random.default_rng(7).normal(0, 4, (30, 68
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 80)), "size .*80"),
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), sigma=9), "sigma .*9"),
     (lambda: widgets.BaliFigure([[1, 1], [2, 3]], (9, 8), start=2), "start .*2"),
+    (lambda: widgets.BoundaryFigure(np.ones((1, 2)), (8, 8)), "points .*1"),
+    (lambda: widgets.BoundaryFigure([[1, 1], [8, 3]], (9, 8)), "points .*8 x 9"),
+    (lambda: widgets.BoundaryFigure([[1, 1], [2, 3]], (9, 80)), "size .*80"),
+    (lambda: widgets.BoundaryFigure([[1, 1], [2, 3]], (9, 8), sigma=0), "sigma .*0"),
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, np.ones((1, 4, 5))), "query and key .*4, 5"),
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP[0], MAP), r"query .*\(4, 4\)"),
     (lambda: widgets.ReferenceFigure(GREY, GREY, MAP, MAP * np.nan), "finite"),
@@ -454,3 +458,22 @@ def test_the_damage_of_the_extraction_figure():
 def test_extraction_figure_refuses(wrong, word):
     with pytest.raises(ValueError, match=word):
         widgets.ExtractionFigure(**{"heatmap": np.zeros((8, 8)), "truth": np.ones((2, 2))} | wrong)
+
+
+@needs_node
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_the_boundary_figure_draws_the_lines_and_maps_of_the_library(count):
+    points = np.random.default_rng(count).uniform(1, 12, (count, 2))
+    got = run("boundary", f"smoothLine({points.tolist()}, 16)")
+    line = tab.smooth(torch.from_numpy(points), 16)
+    np.testing.assert_allclose(got, line, atol=1e-9)
+    heat = run("boundary", f"heatOfLine({line.tolist()}, 16, 13, 1.5, false)")
+    distance = contours.distances(line, (13, 16), 4.5)
+    wanted = torch.where(distance < 4.499, torch.exp(-distance.square() / 4.5), 0)
+    near = (distance < 4.4) | (distance > 4.499)
+    np.testing.assert_allclose(np.reshape(heat, (13, 16))[near], wanted[near], atol=1e-6)
+    pixels = np.floor(line.numpy() + 0.5)
+    x, y = np.meshgrid(np.arange(16), np.arange(13))
+    d = np.hypot(x[..., None] - pixels[:, 0], y[..., None] - pixels[:, 1]).min(-1)
+    snapped = run("boundary", f"heatOfLine({line.tolist()}, 16, 13, 1.5, true)")
+    np.testing.assert_allclose(np.reshape(snapped, (13, 16)), np.where(d < 4.5, np.exp(-d**2 / 4.5), 0), atol=1e-9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import contours, heatmaps, metrics, msm, rht, scpan, widgets
+from facealign_lite import contours, heatmaps, metrics, msm, rht, scpan, tab, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -757,3 +757,30 @@ def test_focus_is_seen_theme_follows_and_figure_stops(show, name):
     page.evaluate("window.stop_figure(); document.documentElement.dataset.theme = 'dark'")
     page.wait_for_timeout(100)
     assert page.evaluate(theme) == "light"                                            # it no longer listens
+
+
+# ---- BoundaryFigure ---------------------------------------------------------------------------------------------
+
+BROW = np.array([[4.2, 9.1], [9.7, 5.4], [16.3, 4.1], [23.4, 7.6]])
+
+
+def expected_boundary(points, sigma=1.0):
+    """Mean square and overlap, in percent, of the map against the one at first."""
+    now, first = (torch.where(d < 3 * sigma * (1 - 1e-6), torch.exp(-d.square() / (2 * sigma**2)), 0)[None]
+                  for d in (contours.distances(tab.smooth(torch.tensor(p), 16), (14, 28), 3 * sigma)
+                            for p in (points, BROW)))
+    return tab.boundary_mse(now, first).item(), 100 * tab.boundary_overlap(now, first).item()
+
+
+def test_boundary_shows_what_the_library_computes_while_a_landmark_moves(show):
+    page = show(widgets.BoundaryFigure(BROW, (14, 28), image=np.full((140, 280), 90, np.uint8)))
+    assert rows(page)[0][1:] == ["0.00000", "100.0\u00a0%"]
+    press(page.get_by_role("slider", name="Landmark 2"), "ArrowDown", 6)                # 0.25 map pixels each
+    error, overlap = expected_boundary(BROW + np.array([0, 1.5, 0, 0])[:, None] * [0, 1])
+    shown = rows(page)[0]
+    assert float(shown[1]) == pytest.approx(error, abs=6e-6)
+    assert float(shown[2].split()[0]) == pytest.approx(overlap, abs=0.06)
+    for name in ("straight", "snapped to pixels"):
+        before = snapshot(page), snapshot(page, 1)
+        press(page.get_by_role("radio", name=name), "Space")
+        assert (snapshot(page), snapshot(page, 1)) != before, name

@@ -4,6 +4,7 @@ Shapes: N crops, K landmarks. Matrices are (2, 3) maps from image to crop, point
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,14 +13,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from facealign_lite import acenet, geometry, heatmaps, markups, zoo
+from facealign_lite import acenet, geometry, heatmaps, markups, rht, zoo
 from facealign_lite.acenet import AceNet
 from facealign_lite.data import box_of, check_box, crop, crop_matrix, grey, load_image
+from facealign_lite.rht import References, Rht
 
 MARGIN = 0.3          # room around a box, as in training
 BATCH = 32            # crops a forward pass
+
+# crops (N, C, S, S) -> a reference for each, (N, C, S/2, S/2), and its landmarks (N, K, 2)
+Lender = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 # Finding a face; the figures behind these numbers are in results/face_finding.json.
 FACE = 0.2            # faceness from which a crop counts as a face
@@ -45,7 +50,7 @@ class Alignment:
 
 
 def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | nn.Module = "hourglass",
-          device: str | torch.device = "auto") -> Alignment:
+          device: str | torch.device = "auto", reference: tuple[Any, ArrayLike] | None = None) -> Alignment:
     """Landmarks of one face, or its anchors and contours with ``model="acenet"``.
 
     Args:
@@ -54,15 +59,26 @@ def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | n
             loose; None to look for the face (the hourglass does, for networks that have no 68 landmarks).
         model: a name of ``zoo.names()``, a weights file, or a network.
         device: see ``zoo.pick_device``.
+        reference: for ``model="rht"``: another photo and the landmarks (K, 2) of its face; None: the most correlated
+            of the shipped faces.
 
     Raises:
-        ValueError: if the image is empty, the box is not on it, no face is found, or a name is unknown.
+        ValueError: if the image is empty, the box is not on it, no face is found, a name is unknown, or the network
+            has no use for a reference.
         OSError: if a file is missing or unreadable.
     """
     picture = load_image(image)
     box = None if box is None else check_on_image(box, picture)
     network = model.eval() if isinstance(model, nn.Module) else _network(model, str(device))
     picture = grey(picture) if network.config.in_channels == 1 else picture
+    borrows = isinstance(network, Rht) and network.transformer is not None
+    if reference is not None and not borrows:
+        raise ValueError(f"reference must be None for a network that borrows from none, got {type(network).__name__}")
+    if isinstance(network, Rht):
+        lend = lender(network, reference) if borrows else None
+        box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
+        landmarks, scores = refine(picture, box, network, lend)
+        return Alignment(landmarks, scores, box)
     if isinstance(network, AceNet):
         box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
         anchors, contours, scores = trace(picture, box, network)
@@ -89,16 +105,20 @@ def check_on_image(box: ArrayLike, picture: NDArray) -> NDArray[np.float64]:
     return box
 
 
-def refine(picture: NDArray, box: ArrayLike, network: nn.Module) -> tuple[NDArray, NDArray]:
+def refine(picture: NDArray, box: ArrayLike, network: nn.Module, lend: Lender | None = None
+           ) -> tuple[NDArray, NDArray]:
     """Landmarks in a box: a first look, then a second at the upright face just found, beside its mirror image.
+
+    Args:
+        lend: a reference for each crop, for networks that borrow.
 
     Returns:
         landmarks (K, 2) in pixels of the picture; scores (K,).
     """
     size = network.config.image_size
-    first, _ = predict(picture, crop_matrix(box, size, MARGIN)[None], network)
+    first, _ = predict(picture, crop_matrix(box, size, MARGIN)[None], network, lend)
     upright = upright_matrix(first[0], size)
-    landmarks, scores = predict(picture, np.stack([upright, mirrored(upright, size)]), network)
+    landmarks, scores = predict(picture, np.stack([upright, mirrored(upright, size)]), network, lend)
     return landmarks.mean(0), scores.mean(0)
 
 
@@ -125,32 +145,72 @@ def trace(picture: NDArray, box: ArrayLike, network: AceNet) -> tuple[NDArray, d
     return geometry.transform(heatmaps.to_image(anchors, half, size), back), contours, scores
 
 
+def lender(network: Rht, reference: tuple[Any, ArrayLike] | None = None) -> Lender:
+    """Who lends to each crop: the given face (photo, landmarks) to all, or the most correlated of the shipped ones.
+
+    Raises:
+        ValueError: if the landmarks are not (K, 2) or not finite, or the shipped faces have other landmarks.
+    """
+    half, colour = network.config.heatmap_size, network.config.in_channels == 3
+    if reference is None:
+        faces, bank = _shipped()
+        if faces.landmarks.shape[1] != network.config.landmarks:
+            raise ValueError(f"reference must be given to a network of {network.config.landmarks} landmarks: the "
+                             f"shipped faces have {faces.landmarks.shape[1]}")
+    else:
+        photo, landmarks, bank = load_image(reference[0]), np.asarray(reference[1], np.float64), None
+        if landmarks.shape != (network.config.landmarks, 2):
+            raise ValueError(f"reference must be (photo, landmarks ({network.config.landmarks}, 2)), got landmarks of "
+                             f"shape {landmarks.shape}")
+        matrix = upright_matrix(landmarks, half)
+        shown = crop(photo if colour else grey(photo), matrix, half)
+        shown = torch.from_numpy(shown).float().view(half, half, -1).permute(2, 0, 1)[None] / 255 - 0.5
+        faces = References(shown, torch.from_numpy(geometry.transform(landmarks, matrix)).float()[None])
+    ready = faces.resized(half)
+
+    def lend(crops: Tensor) -> tuple[Tensor, Tensor]:
+        which = np.zeros(len(crops), int) if bank is None else rht.answer(bank, crops)
+        some = ready[which]
+        return some.images.expand(-1, network.config.in_channels, -1, -1).to(crops), some.landmarks.to(crops)
+    return lend
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[References, rht.ReferenceBank]:
+    faces = References.shipped()
+    return faces, faces.bank()
+
+
 @torch.inference_mode()
-def _maps(picture: NDArray, matrices: NDArray, network: nn.Module) -> torch.Tensor:
+def _maps(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None = None) -> Tensor:
     """Outputs of the network, (N, K, H, W), for N crops of one picture."""
     size, device = network.config.image_size, next(network.parameters()).device
     crops = np.stack([crop(picture, matrix, size) for matrix in matrices])                # (N, S, S) or (N, S, S, 3)
     crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
     images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
-    return network(images.contiguous(memory_format=torch.channels_last))[-1].float().cpu()
+    images = images.contiguous(memory_format=torch.channels_last)
+    return network(images, *(lend(images) if lend else ()))[-1].float().cpu()
 
 
-def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[NDArray, NDArray]:
+def predict(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None = None
+            ) -> tuple[NDArray, NDArray]:
     """What the network sees in N crops of one picture, a mirrored crop included wherever its matrix says so.
 
     Args:
         picture: uint8 (H, W), or (H, W, 3) where the network reads colour.
         matrices: (N, 2, 3) from picture to crop.
+        lend: a reference for each crop, for networks that borrow.
 
     Returns:
         landmarks (N, K, 2) in pixels of the picture; scores (N, K).
     """
     size, landmarks, scores = network.config.image_size, [], []
     for some in np.split(matrices, range(BATCH, len(matrices), BATCH)):
-        logits = _maps(picture, some, network)
-        points = heatmaps.to_image(heatmaps.decode(logits, "soft_argmax"), logits.shape[-2:], size)
-        landmarks.append(np.asarray(points, np.float64))
-        scores.append(np.asarray(heatmaps.peak(logits), np.float64))
+        maps = _maps(picture, some, network, lend)
+        heat = isinstance(network, Rht)                                               # others give logits
+        points = heatmaps.decode(maps, "center_of_mass" if heat else "soft_argmax")
+        landmarks.append(np.asarray(heatmaps.to_image(points, maps.shape[-2:], size), np.float64))
+        scores.append(np.asarray(maps.amax((-2, -1)).clamp(0, 1) if heat else heatmaps.peak(maps), np.float64))
     landmarks, scores = np.concatenate(landmarks), np.concatenate(scores)
     order = list(markups.get(str(network.config.landmarks)).flip)
     for i, matrix in enumerate(matrices):

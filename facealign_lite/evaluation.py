@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from facealign_lite import geometry, heatmaps, markups, metrics
 from facealign_lite.data import Crops, write_atomic
+from facealign_lite.training import model_inputs
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -77,7 +78,7 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
     """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and decoding.
 
     Args:
-        model: returns logits (B, K, h, w), or a list whose last is the prediction.
+        model: returns logits (B, K, h, w), or a list whose last is the prediction; called as in ``training.fit``.
         crops: un-augmented crops.
         decode: method of ``heatmaps.decode``.
     """
@@ -86,12 +87,12 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
     points, spent = [], 0.0
     with torch.inference_mode():
         for batch in DataLoader(crops, batch_size):
-            image = batch["image"].to(device, memory_format=torch.channels_last)
+            given = model_inputs(model, batch, device)
             start = time.perf_counter()
-            outputs = model(image)
+            outputs = model(*given)
             maps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
             points_on_map = heatmaps.decode(maps, decode)                        # (B, K, 2)
-            found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(image.shape[-2:])).double().cpu()
+            found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(given[0].shape[-2:])).double().cpu()
             spent += time.perf_counter() - start
             for one, matrix in zip(found.numpy(), batch["matrix"].numpy(), strict=True):
                 points.append(geometry.transform(one, geometry.invert(matrix)))

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from facealign_lite.data.files import write_atomic
@@ -77,7 +77,7 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
     same bits as one that was not. Under ``torchrun`` every process takes its share of each batch.
 
     Args:
-        model: called as ``model(batch["image"])``.
+        model: called as ``model(batch["image"])``, or with all that it names in ``model.inputs``.
         data: map-style data of dicts of tensors with ``image`` (C, H, W); one with a method ``at(epoch, index)``, as
             ``data.Crops`` has, is asked for fresh augmentation each epoch.
         loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed.
@@ -132,8 +132,8 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
         norm.train()
     for k in range(batches):
         keys = [(epoch, i % len(data)) for i in range(k * batch_size, (k + 1) * batch_size)]
-        images = torch.stack([_Epochs(data)[key]["image"] for key in keys]).to(device)
-        model(images.to(memory_format=torch.channels_last) if images.ndim == 4 else images)
+        batch = default_collate([_Epochs(data)[key] for key in keys])
+        model(*model_inputs(model, batch, device))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     model.train(was)
@@ -195,10 +195,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        image = batch["image"]
-        image = image.to(memory_format=torch.channels_last) if image.ndim == 4 else image
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = parallel(image)
+            outputs = parallel(*model_inputs(self.model, batch, self.device))
         parts = self.loss(outputs, batch)
         parts = dict(parts) if isinstance(parts, Mapping) else {"loss": parts}
         total = sum(parts.values())
@@ -295,6 +293,12 @@ class _Run:
         self.history, self.count = state["history"], state["count"]
         self.sums = {k.removeprefix("sums."): v.to(self.device) for k, v in tensors.items() if k.startswith("sums.")}
         return state["step"]
+
+
+def model_inputs(model: nn.Module, batch: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
+    """What ``model`` is called with: the image, or what it names in ``inputs``; pictures with channels last."""
+    values = [batch[name].to(device) for name in getattr(model, "inputs", ("image",))]
+    return [value.to(memory_format=torch.channels_last) if value.ndim == 4 else value for value in values]
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -104,7 +104,7 @@ class Backbone(nn.Module):
 
     Args:
         kind: "resnet", "hrnet" (its first three stages, as in TransPose) or "hourglass".
-        depth: of the ResNet; stacks of the hourglass.
+        depth: of the ResNet; stacks of the hourglass; blocks and exchanges of HRNet's third stage.
         width: of the ResNet's stem, of HRNet's finest branch, or of the hourglass.
         tokens, layers, heads, hidden: of the encoder; no layers for a plain backbone.
     """
@@ -116,7 +116,8 @@ class Backbone(nn.Module):
             config = ResNetConfig(depth, stages=2, in_channels=in_channels, width=width)
             self.body, channels = ResNet(config), config.channels[-1]
         elif kind == "hrnet":
-            self.body, channels = HRNet(HRNetConfig(width, stages=3, in_channels=in_channels)), width
+            self.body, channels = HRNet(HRNetConfig(width, stages=3, modules=(1, depth, 3), blocks=depth,
+                                                    in_channels=in_channels, stem=min(64, 2 * width))), width
         else:
             self.body, channels = HourglassFeatures(in_channels, width, depth), width
         self.reduce = nn.Conv2d(channels, tokens, 1, bias=False)

@@ -27,7 +27,8 @@ class RhtConfig:
     image_size: int = 128                     # paper 256
     in_channels: int = 1                      # paper 3 (RGB)
     backbone: str = "resnet"                  # or "hrnet", "hourglass"
-    depth: int = 18                           # of the ResNet; paper 50. Of the hourglass: 1 or 4 stacks
+    depth: int = 18                           # of the ResNet; paper 50. Stacks of the hourglass, 1 or 4 in the paper.
+                                              # Blocks of the HRNet before an exchange, and exchanges; published 4
     width: int = 32                           # paper 64, HRNet 32 or 48, hourglass 256
     tokens: int = 64                          # width of the encoder; paper 256, on the finer maps of the others 64
     layers: int = 2                           # of the encoder; paper 4
@@ -75,11 +76,10 @@ LITE = RhtConfig()
 PAPER = RhtConfig(image_size=256, in_channels=3, depth=50, width=64, tokens=256, layers=4, heads=8, hidden=1024,
                   widths=(256, 128, 64))
 # Trans-H and Trans-HG: the encoder at a quarter of the image, one head (section IV-F)
-AT_A_QUARTER = dict(heads=1, depth=1)
-LITE_H = replace(LITE, backbone="hrnet", width=12, tokens=16, hidden=64, **AT_A_QUARTER)
-LITE_HG = replace(LITE, backbone="hourglass", width=48, tokens=16, hidden=64, **AT_A_QUARTER)
-PAPER_H = replace(PAPER, backbone="hrnet", width=48, tokens=64, hidden=256, **AT_A_QUARTER)
-PAPER_HG = replace(PAPER, backbone="hourglass", width=256, tokens=64, hidden=256, **AT_A_QUARTER)
+LITE_H = replace(LITE, backbone="hrnet", depth=1, width=16, tokens=16, heads=1, layers=1, hidden=64)
+LITE_HG = replace(LITE, backbone="hourglass", depth=1, width=48, tokens=16, heads=1, layers=1, hidden=64)
+PAPER_H = replace(PAPER, backbone="hrnet", depth=4, width=48, tokens=64, heads=1, hidden=256)
+PAPER_HG = replace(PAPER, backbone="hourglass", depth=1, width=256, tokens=64, heads=1, hidden=256)
 
 # the rows of Table VIII, by what is switched off
 ABLATION = {

@@ -5,6 +5,7 @@ Shapes: N references, K landmarks, S the side of a picture.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,8 +18,10 @@ from torch.nn import functional as F
 from facealign_lite import geometry
 from facealign_lite.data import Augmentation, Crops
 from facealign_lite.heatmaps import to_heatmap
+from facealign_lite.nets import to_grey
 
 COMPARED = 128   # side of the pictures that are compared, for which the bank's ``reach`` is made
+SHIPPED = Path(__file__).parents[1] / "assets" / "references.npz"
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,20 @@ class References:
         rows = [crops[i] for i in range(len(crops))]
         return cls(torch.stack([row["image"] for row in rows]), torch.stack([row["landmarks"] for row in rows]))
 
+    @classmethod
+    def shipped(cls) -> "References":
+        """A few dozen rendered faces, grey, 128 pixels a side; tools/build_references.py made them."""
+        with np.load(SHIPPED) as file:
+            images, landmarks = torch.from_numpy(file["images"]), torch.from_numpy(file["landmarks"])
+        return cls(images[:, None].float() / 255 - 0.5, landmarks)
+
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, which: ArrayLike) -> "References":
+        """Those named, in that order."""
+        which = torch.as_tensor(np.atleast_1d(which))
+        return References(self.images[which], self.landmarks[which])
 
     def resized(self, size: int) -> "References":
         """The same crops with ``size`` pixels a side."""
@@ -129,14 +144,20 @@ def choose(way: str, samples: Sequence[Any], bank: "ReferenceBank", seed: int = 
     if way == "random":
         return np.random.default_rng(seed).integers(len(bank), size=len(samples))
     crops = Crops(samples, COMPARED, margin=margin)
+    return np.concatenate([answer(bank, crops[i]["image"][None], way) for i in range(len(crops))])
+
+
+def answer(bank: "ReferenceBank", crops: Tensor, way: str = "most") -> NDArray:
+    """The most, or "least", correlated face of the bank for each crop (B, 1 or 3, S, S) in [-0.5, 0.5]: (B,)."""
     ask = bank.most_correlated if way == "most" else bank.least_correlated
-    return np.array([ask(as_picture(crops[i]["image"])) for i in range(len(crops))])
+    if crops.shape[-1] != COMPARED:
+        crops = F.interpolate(crops, (COMPARED, COMPARED), mode="bilinear", align_corners=False, antialias=True)
+    return np.array([ask(as_picture(crop)) for crop in crops])
 
 
 def as_picture(image: Tensor) -> NDArray[np.uint8]:
     """(1 or 3, S, S) in [-0.5, 0.5] -> grey (S, S) uint8."""
-    grey = image.mean(0) if len(image) == 1 else image[0] * 0.299 + image[1] * 0.587 + image[2] * 0.114
-    return ((grey + 0.5) * 255).round().clamp(0, 255).byte().numpy()
+    return ((to_grey(image[None])[0, 0] + 0.5) * 255).round().clamp(0, 255).byte().cpu().numpy()
 
 
 class ReferenceBank:

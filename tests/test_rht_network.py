@@ -1,0 +1,334 @@
+"""The whole RHT network: what is switched on is there, learns, borrows, is kept and is used by ``align``."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from facealign_lite import contours, geometry, heatmaps, markups, rht, zoo
+from facealign_lite.align import align
+from facealign_lite.data import Augmentation, Sample
+from facealign_lite.nets import parameter_count
+from facealign_lite.training import TrainConfig, fit
+
+TINY = rht.RhtConfig(landmarks=19, image_size=64, width=4, tokens=8, heads=2, layers=1, hidden=8, widths=(8, 6, 4))
+FLIP = list(markups.get("68").flip)
+
+
+def faces(n=6, seed=0):
+    """Toy faces: a blob of its own grey on each of 19 landmarks."""
+    rng, out = np.random.default_rng(seed), []
+    y, x = np.mgrid[:80, :80]
+    base = np.stack([20 + 10 * (np.arange(19) % 5), 20 + 10 * (np.arange(19) // 5)], -1)
+    for _ in range(n):
+        points = base + rng.uniform(-3, 3, (19, 2))
+        image = sum((60 + 9 * k) * np.exp(-((x - u) ** 2 + (y - v) ** 2) / 8) for k, (u, v) in enumerate(points))
+        out.append(Sample(image.clip(0, 255).astype(np.uint8), points, rng.random(19) > 0.3, markup="19"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return faces()
+
+
+@pytest.fixture(scope="module")
+def references(samples):
+    return rht.References.of(samples, 32)
+
+
+def batch_of(data, n=3):
+    return torch.utils.data.default_collate([data[i] for i in range(n)])
+
+
+def run(net, batch):
+    return net(*(batch[name] for name in net.inputs))
+
+
+# ---- backbones -----------------------------------------------------------------------------------------------------
+
+def test_without_places_an_encoder_layer_is_pytorchs():
+    torch.manual_seed(0)
+    ours, theirs = rht.EncoderLayer(16, 4, 32), torch.nn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True)
+    with torch.no_grad():
+        theirs.self_attn.in_proj_weight.copy_(torch.cat([ours.places.weight, ours.contents.weight]))
+        theirs.self_attn.in_proj_bias.copy_(torch.cat([ours.places.bias, ours.contents.bias]))
+    for their, our in (("self_attn.out_proj", "join"), ("linear1", "think.0"), ("linear2", "think.2"),
+                       ("norm1", "norm1"), ("norm2", "norm2")):
+        theirs.get_submodule(their).load_state_dict(ours.get_submodule(our).state_dict())
+    x = torch.randn(2, 9, 16)
+    torch.testing.assert_close(ours(x, torch.zeros(9, 16)), theirs(x), atol=1e-5, rtol=1e-5)
+    with torch.device("meta"):
+        assert parameter_count(rht.Encoder(256, 4, 8, 1024)) == 4 * parameter_count(
+            torch.nn.TransformerEncoderLayer(256, 8, 1024))
+
+
+def test_places_matter_and_are_all_different():
+    torch.manual_seed(0)
+    x = torch.randn(1, 8, 3, 5)
+    encoder = rht.Encoder(8, 2, 2, 16).eval()
+    order = torch.randperm(15)
+    shuffled = encoder(x.flatten(2)[..., order].view_as(x)).flatten(2)
+    assert (shuffled - encoder(x).flatten(2)[..., order]).abs().max() > 1e-3
+    places = rht.sine_places((6, 9), 16)
+    assert places.shape == (54, 16) and torch.cdist(places, places).add(9 * torch.eye(54)).min() > 0.05
+    torch.testing.assert_close(rht.sine_places((4, 7), 8)[:7, :4], rht.sine_places((4, 2), 8)[:1, :4].expand(7, -1))
+    with pytest.raises(ValueError, match="width"):
+        rht.sine_places((4, 4), 6)
+
+
+@pytest.mark.parametrize("backbone, depth, heads", [("hrnet", 1, 1), ("hourglass", 2, 1)])
+def test_other_backbones_meet_the_references_at_an_eighth(backbone, depth, heads, references, samples):
+    config = replace(TINY, backbone=backbone, depth=depth, heads=heads)
+    torch.manual_seed(0)
+    net = rht.Rht(config)
+    assert net.backbone(torch.rand(2, 1, 64, 64)).shape == (2, 8, 8, 8)
+    assert run(net, batch_of(rht.Pairs(samples, references, size=64))).landmarks.shape == (3, 19, 32, 32)
+
+
+# ---- heatmaps ------------------------------------------------------------------------------------------------------
+
+def test_what_is_drawn_are_points_and_lines():
+    points = torch.rand(2, 19, 2, dtype=torch.float64) * 40 - 4                     # some beyond the border
+    maps = rht.draw(points, replace(TINY, sigma=1.3))
+    torch.testing.assert_close(maps[:, :19], heatmaps.encode(points, 32, 1.3))
+    for b in range(2):
+        for p, chain in enumerate(markups.boundaries("19")):
+            line = points[b, list(chain)]
+            line = line if len(line) > 1 else line.expand(2, 2)
+            torch.testing.assert_close(maps[b, 19 + p], contours.encode(line[None], 32, 2.6)[0])
+    assert rht.draw(points, replace(TINY, boundaries=False)).shape == (2, 19, 32, 32)
+
+
+def test_what_is_drawn_is_read():
+    points = torch.rand(3, 19, 2) * 54 + 5
+    maps = rht.draw(heatmaps.to_heatmap(points, 64, 32), TINY)[:, :19]
+    torch.testing.assert_close(rht.read(maps, 64), points, atol=0.02, rtol=0)
+
+
+# ---- the network ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", rht.ABLATION)
+def test_every_row_of_the_ablation_is_a_network_that_learns(name, samples, references):
+    torch.manual_seed(0)
+    config = replace(TINY, **rht.ABLATION[name])
+    net = rht.Rht(config)
+    out = run(net, batch_of(rht.Pairs(samples, references, size=64)))
+    assert out.landmarks.shape == (3, 19, 32, 32) and out.boundaries.shape == (3, 15, 32, 32)
+    assert out[-1] is out.landmarks
+    assert (out.moved.soft is not None) == config.soft and (out.moved.hard is not None) == config.hard
+    assert len(net.fusion.fuse) == (0 if name in ("backbone", "trans") else 1 if name == "trans_stm" else 3)
+    sum(rht.rht_loss(config)(out, batch_of(rht.Pairs(samples, references, size=64))).values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_each_part_costs_parameters():
+    with torch.device("meta"):
+        counts = [parameter_count(rht.Rht(replace(rht.LITE, **switches))) for switches in rht.ABLATION.values()]
+        assert sorted(counts[:4]) == counts[:4] and counts[-1] == max(counts) < 1_000_000
+        assert parameter_count(rht.Rht(rht.PAPER)) > 7_000_000
+
+
+def test_the_reference_and_its_landmarks_are_used(samples, references):
+    torch.manual_seed(0)
+    net, batch = rht.Rht(TINY).eval(), batch_of(rht.Pairs(samples, references, size=64))
+    out = run(net, batch).landmarks
+    for name in ("reference", "reference_landmarks"):
+        other = batch | {name: batch[name].roll(1, 0) + 1}
+        assert (run(net, other).landmarks - out).abs().max() > 1e-6
+    trans = rht.Rht(replace(TINY, **rht.ABLATION["trans"]))
+    assert trans.inputs == ("image",) and trans.transformer is None
+
+
+def test_one_step_after_another_lowers_the_loss(samples, references):
+    torch.manual_seed(0)
+    net, data = rht.Rht(TINY), rht.Pairs(samples, references, size=64)
+    rows = fit(net, data, rht.rht_loss(TINY), TrainConfig(30, 6, 1e-2, log_every=5), progress=False)
+    assert rows[-1]["heatmaps"] < 0.8 * rows[0]["heatmaps"] and {"heatmaps", "consistency", "loss"} <= set(rows[0])
+
+
+def test_the_loss_is_the_sum_of_its_equations(samples, references):
+    torch.manual_seed(0)
+    net, batch = rht.Rht(TINY), batch_of(rht.Pairs(samples, references, size=64))
+    out = run(net, batch)
+    truth = rht.draw(heatmaps.to_heatmap(batch["landmarks"], 64, 32), TINY)
+    for all_visible, visible in ((True, torch.ones(3, 19)), (False, batch["visibility"])):
+        seven = rht.heatmap_loss(out.landmarks, truth[:, :19], visible, out.boundaries, truth[:, 19:])
+        eight = [rht.consistency_loss(e, s, out.moved.confidence) for e, s in zip(out.moved.hard, out.moved.soft)]
+        for printed, sizes in ((True, (1, 1, 1)), (False, (8 * 8**2, 6 * 16**2, 4 * 32**2))):
+            found = sum(rht.rht_loss(TINY, all_visible=all_visible, printed=printed)(out, batch).values())
+            wanted = rht.overall_loss(seven, sum(e / n for e, n in zip(eight, sizes)))
+            torch.testing.assert_close(found, wanted)
+    assert set(rht.rht_loss(TINY, weight=0)(out, batch)) == {"heatmaps"}
+
+
+def test_the_loss_of_flat_maps_has_finite_gradients(samples, references):
+    batch = batch_of(rht.Pairs(samples, references, size=64))
+    flat = [torch.zeros(3, n, 32, 32, requires_grad=True) for n in (15, 19)]
+    moved = [[torch.zeros(3, 4, 8 * s, 8 * s, requires_grad=True) for s in (1, 2, 4)] for _ in range(2)]
+    out = rht.RhtOutput(rht.Transformed(*moved, torch.zeros(3, 1, 8, 8), None, None), *flat)
+    sum(rht.rht_loss(TINY)(out, batch).values()).backward()
+    assert all(t.grad.isfinite().all() for t in [*flat, *moved[0], *moved[1]])
+
+
+@pytest.mark.parametrize("wrong", [dict(landmarks=0), dict(image_size=60), dict(widths=(8, 4)), dict(patch=4),
+                                   dict(backbone="vgg"), dict(heads=3), dict(sigma=0), dict(layers=-1)])
+def test_a_configuration_says_what_is_wrong(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)) if "heads" not in wrong else "heads"):
+        rht.RhtConfig(**wrong)
+
+
+def test_the_network_says_what_is_wrong(references):
+    net, image = rht.Rht(TINY), torch.zeros(2, 1, 64, 64)
+    with pytest.raises(ValueError, match="image must be"):
+        net(image[..., :32])
+    with pytest.raises(ValueError, match="reference and landmarks"):
+        net(image)
+    with pytest.raises(ValueError, match="landmarks must be"):
+        net(image, references.images[:2], references.landmarks[:2, :4])
+
+
+# ---- references ----------------------------------------------------------------------------------------------------
+
+def test_a_random_reference_is_another_every_epoch_and_the_same_again(samples, references):
+    data = rht.Pairs(samples, references, size=64, augment=Augmentation(), seed=3)
+    chosen = [[int(data.at(epoch, i)["chosen"]) for i in range(6)] for epoch in range(8)]
+    assert chosen == [[int(data.at(epoch, i)["chosen"]) for i in range(6)] for epoch in range(8)]
+    assert len({tuple(row) for row in chosen}) == 8 and set(sum(chosen, [])) == set(range(6))
+    item = data.at(2, 1)
+    assert torch.equal(item["reference"], references.images[chosen[2][1]])
+    assert torch.equal(item["reference_landmarks"], references.landmarks[chosen[2][1]])
+
+
+def test_a_chosen_reference_stays(samples, references):
+    data = rht.Pairs(samples, references, [5, 4, 3, 2, 1, 0], size=64)
+    assert [int(data.at(7, i)["chosen"]) for i in range(6)] == [5, 4, 3, 2, 1, 0]
+    with pytest.raises(ValueError, match="choice"):
+        rht.Pairs(samples, references, [0, 1], size=64)
+    with pytest.raises(ValueError, match="choice"):
+        rht.Pairs(samples, references, [6] * 6, size=64)
+    with pytest.raises(ValueError, match="references"):
+        rht.Pairs(samples, references, size=128)
+
+
+def test_references_keep_their_places_when_resized(references):
+    large = references.resized(64)
+    assert large.images.shape == (6, 1, 64, 64)
+    torch.testing.assert_close(heatmaps.to_heatmap(large.landmarks, 64, 32), references.landmarks)
+    for image, points in zip(large.images[:, 0], large.landmarks):                  # a blob lies on each landmark
+        at = points.round().long()
+        assert (image[at[:, 1], at[:, 0]] > image.median()).all()
+    assert len(references[[1, 1, 4]]) == 3 and torch.equal(references[4].landmarks[0], references.landmarks[4])
+
+
+def test_other_references(references):
+    mean, wrong, coarse = references.mean_shape(), references.wrong(), references.degraded(8)
+    torch.testing.assert_close(mean.landmarks[0], references.landmarks.mean(0))
+    assert mean.images.abs().max() == 0 and len(mean) == 1
+    assert torch.equal(wrong.images, references.images)
+    assert (wrong.landmarks != references.landmarks).flatten(1).any(1).all()
+    assert torch.equal(coarse.landmarks, references.landmarks)
+    assert (coarse.images.diff(dim=-1).abs().mean() < 0.7 * references.images.diff(dim=-1).abs().mean())
+    with pytest.raises(ValueError, match="landmarks"):
+        rht.References(references.images, references.landmarks[:2])
+
+
+def test_the_ways_to_choose(samples, references):
+    bank = references.bank(keypoints=24, words=100, shortlist=6)
+    assert rht.choose("most", samples, bank).tolist() == [0, 1, 2, 3, 4, 5]         # each is most like itself
+    assert all(a != b for a, b in enumerate(rht.choose("least", samples, bank)))
+    assert set(rht.choose("neutral", samples, bank)) == {bank.neutral()}
+    assert rht.choose("random", samples * 9, bank, 1).tolist() == rht.choose("random", samples * 9, bank, 1).tolist()
+    assert len(set(rht.choose("random", samples * 9, bank, 1))) > 3
+    with pytest.raises(ValueError, match="way must be"):
+        rht.choose("best", samples, bank)
+
+
+def test_the_shipped_faces_are_few_small_and_annotated():
+    faces = rht.References.shipped()
+    assert 24 <= len(faces) <= 48 and faces.images.shape[1:] == (1, 128, 128)
+    assert rht.references.SHIPPED.stat().st_size < 500_000
+    assert (faces.landmarks > 0).all() and (faces.landmarks < 127).all() and faces.images.std((1, 2, 3)).min() > 0.05
+    eyes = faces.landmarks[:, [36, 45]]
+    assert (eyes[:, 1, 0] > eyes[:, 0, 0]).all()                                    # upright, names not mirrored
+    bank = faces.bank()
+    assert [bank.most_correlated(rht.as_picture(image)) for image in faces.images[::6]] == \
+        list(range(0, len(faces), 6))
+
+
+# ---- kept and used -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("change", [{}, {"backbone": "hrnet", "heads": 1}, {"backbone": "hourglass", "depth": 1},
+                                    rht.ABLATION["trans"]])
+def test_a_network_comes_back_from_its_file(change, tmp_path, samples, references):
+    torch.manual_seed(0)
+    net = rht.Rht(replace(TINY, **change)).eval()
+    found, _ = zoo.read(zoo.save(net, tmp_path / "a.safetensors", half=False))
+    batch = batch_of(rht.Pairs(samples, references, size=64))
+    assert found.config == net.config
+    torch.testing.assert_close(run(found, batch).landmarks, run(net, batch).landmarks)
+
+
+class Oracle(rht.Rht):
+    """Knows colours: a landmark is where the target has the colour that the reference has at its landmark.
+
+    The faces below are painted alike on both sides, as a mirror wants it, so it looks on that side of the crop only.
+    """
+
+    def forward(self, image, reference, landmarks):
+        wanted = torch.nn.functional.grid_sample(reference, (2 * landmarks[:, None] + 1) / 64 - 1,
+                                                 align_corners=False)[:, :, 0]                    # (B, 3, K)
+        apart = torch.cdist(wanted.mT, image.flatten(2).mT).unflatten(-1, (128, 128))             # (B, K, H, W)
+        left, x = landmarks[..., 0] < 31.5, torch.arange(128) < 63.5
+        apart = torch.where(left[..., None, None] == x, apart, torch.inf)
+        at = apart.flatten(2).argmin(-1)
+        points = torch.stack([at % 128, at // 128], -1).float()
+        return rht.RhtOutput(None, None, rht.draw(heatmaps.to_heatmap(points, 128, 64), self.config)[:, :68])
+
+
+def painted(shape, size=200):
+    """A photo whose colours say where on the face a pixel lies, and how far from its middle line."""
+    middle, unit = shape.mean(0), np.ptp(shape, axis=0).max() / 100
+    y, x = np.mgrid[:size, :size]
+    u, v = np.abs(x - middle[0]) / unit, (y - middle[1]) / unit
+    return np.stack([2.2 * u, 1.2 * v + 120, 0 * u], -1).round().clip(0, 255).astype(np.uint8)
+
+
+def test_an_oracle_that_only_compares_with_the_reference_finds_every_landmark():
+    mean = rht.References.shipped().landmarks.double().mean(0).numpy()
+    mirrored = mean[FLIP] * [-1, 1] + [127, 0]
+    shape = (mean + mirrored) / 2
+    shape = shape + np.where(np.abs(shape - 63.5) < 0.5, 1.0, 0) * [1, 0]           # none on the seam of both sides
+    target = geometry.transform(shape, geometry.similarity(0.9, 0.0, (40.0, 35.0)))
+    lender = geometry.transform(shape, geometry.similarity(1.1, 0.0, (20.0, 25.0)))
+    box = [*target.min(0), *target.max(0)]
+    oracle = Oracle(rht.RhtConfig(in_channels=3))
+    found = align(painted(target), box, oracle, "cpu", (painted(lender), lender))
+    outer = np.abs(shape[:, 0] - 63.5) > 4                                          # the middle's own colours are level
+    assert outer.sum() > 45 and np.linalg.norm(found.landmarks - target, axis=1)[outer].max() < 2
+    assert found.scores.shape == (68,) and (found.scores > 0.7).all()
+    moved = lender.copy()
+    moved[36:48, 1] += 12                                                           # a reference that says otherwise
+    other = align(painted(target), box, oracle, "cpu", (painted(lender), moved)).landmarks
+    np.testing.assert_allclose((other - found.landmarks)[36:48, 1], 12 * 0.9 / 1.1, atol=2)
+
+
+def test_align_borrows_from_the_shipped_faces_or_from_the_given_one():
+    torch.manual_seed(0)
+    net, face = rht.Rht(), rht.References.shipped()
+    torch.nn.init.normal_(net.head.weight)
+    photo, points = rht.as_picture(face.images[0]), face.landmarks[0].double().numpy()
+    box = [*points.min(0), *points.max(0)]
+    own = align(photo, box, net, "cpu")
+    assert own.landmarks.shape == (68, 2) and np.isfinite(own.landmarks).all()
+    given = align(photo, box, net, "cpu", (rht.as_picture(face.images[9]), face.landmarks[9].numpy()))
+    assert not np.allclose(own.landmarks, given.landmarks)
+    trans = rht.Rht(replace(rht.LITE, **rht.ABLATION["trans"]))
+    assert align(photo, box, trans, "cpu").landmarks.shape == (68, 2)
+    with pytest.raises(ValueError, match="borrows from none"):
+        align(photo, box, trans, "cpu", (photo, points))
+    with pytest.raises(ValueError, match="borrows from none"):
+        align(photo, box, "hourglass", "cpu", (photo, points))
+    with pytest.raises(ValueError, match=r"landmarks \(68, 2\)"):
+        align(photo, box, net, "cpu", (photo, points[:4]))

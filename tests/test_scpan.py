@@ -567,14 +567,14 @@ def test_calibration_of_stages_disturbs_one_side_only():
 
 def test_the_overall_loss_is_its_weighted_parts():
     pair, truths, linear = case()
-    weights = Weights(last=2.0, field=3.0, coordinates=5.0, earlier=7.0)
+    weights = Weights(last=2.0, field=3.0, coordinates=5.0, earlier=7.0, calibrated=9.0)
     found = overall_loss(pair, truths, EYE, linear, EYE_FLIP, LID_FLIP, weights)
     original = [original_divergence(said, true) for said, true in zip(pair, truths)]
     points = [decode_bali(said.heatmaps[-1], landmark_offsets(said.offsets, EYE, 6)) for said in pair]
     stages = self_calibrated_divergence(*pair, linear, EYE_FLIP, LID_FLIP)
     wanted = {
         "last": 2 * sum(o["last"] for o in original), "field": 3 * sum(o["field"] for o in original),
-        "earlier": 7 * sum(o["earlier"] for o in original), "calibrated": 7 * (stages[0] + stages[1]),
+        "earlier": 7 * sum(o["earlier"] for o in original), "calibrated": 9 * (stages[0] + stages[1]),
         "coordinates": 5 * sum(coordinate_loss(p, t.points, 16) for p, t in zip(points, truths)),
     }
     assert found.keys() == wanted.keys()

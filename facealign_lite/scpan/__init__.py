@@ -1,8 +1,8 @@
 """SCPAN: boundary fields that carry the landmarks, and pictures that calibrate their own disturbed twins.
 
 Wan, Xi, Zhou, Lai, Pedrycz, Wang, Sun, Robust and Precise Facial Landmark Detection by Self-Calibrated Pose Attention
-Network. So far: what needs no training. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``disturbances`` and ``losses``
-6 to 8 and 11 to 20.
+Network. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``network`` Fig. 2, ``disturbances`` and ``losses`` 6 to 8 and 11
+to 20, ``learning`` Algorithm 1.
 """
 
 from .attention import PoseAttention
@@ -21,6 +21,7 @@ from .disturbances import (
     widen,
 )
 from .fields import Field, bali_field, boundaries_of, curves, decode_bali, landmark_offsets
+from .learning import Pairs, read, scpan_loss
 from .losses import (
     WEIGHTS,
     Maps,
@@ -41,12 +42,13 @@ from .losses import (
     squared,
     truth,
 )
+from .network import LITE, PAPER, Scpan, ScpanConfig
 
 __all__ = [
-    "WEIGHTS", "Field", "Maps", "PoseAttention", "Truth", "Weights", "add_noise", "add_salt", "bali_field",
-    "boundaries_of", "calibration_mechanism_loss", "coordinate_loss", "curves", "decode_bali", "distribution",
-    "disturb", "divergence", "draw_linear", "field_divergence", "js_divergence", "landmark_offsets", "linear_map",
-    "low_resolution", "move_images", "move_maps", "move_offsets", "move_points", "occlude", "original_divergence",
-    "original_loss", "overall_loss", "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss",
-    "squared", "truth", "widen",
+    "LITE", "PAPER", "WEIGHTS", "Field", "Maps", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "Weights",
+    "add_noise", "add_salt", "bali_field", "boundaries_of", "calibration_mechanism_loss", "coordinate_loss", "curves",
+    "decode_bali", "distribution", "disturb", "divergence", "draw_linear", "field_divergence", "js_divergence",
+    "landmark_offsets", "linear_map", "low_resolution", "move_images", "move_maps", "move_offsets", "move_points",
+    "occlude", "original_divergence", "original_loss", "overall_loss", "read", "scpan_loss",
+    "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss", "squared", "truth", "widen",
 ]

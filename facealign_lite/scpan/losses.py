@@ -6,15 +6,15 @@ paper but for one: over the pictures of a batch we take the mean, so that its si
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from facealign_lite import heatmaps
 
-from .disturbances import move_maps
-from .fields import DECODE_RADIUS, RADIUS, SIGMA, Indices, bali_field, decode_bali, landmark_offsets
+from .disturbances import move_maps, widen
+from .fields import DECODE_RADIUS, RADIUS, SIGMA, Field, Indices, bali_field, decode_bali, landmark_offsets
 
 EPSILON = 1e-6   # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
 
@@ -48,19 +48,29 @@ class Weights:
     last: float = 1.0           # lambda_1
     field: float = 16.0         # lambda_2
     coordinates: float = 40.0   # gamma
-    earlier: float = 4.0        # eta, also of the self-calibrated loss
+    earlier: float = 4.0        # eta
+    calibrated: float = 4.0     # eta again, of the self-calibrated loss; 0 leaves pictures and twins to their labels
 
 
 WEIGHTS = Weights()
 
 
 def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], boundaries: Sequence[Indices],
-          sigma: float = SIGMA, radius: int = RADIUS) -> Truth:
-    """All targets of landmarks (B, K, 2) in image pixels, for the square maps of T stages of these ``sizes``."""
-    stages = [heatmaps.to_heatmap(points, image_size, size) for size in sizes]
-    fields = [bali_field(p, boundaries, size, radius, sigma) for p, size in zip(stages, sizes)]
-    heat = [heatmaps.encode(p, size, sigma) for p, size in zip(stages, sizes)]
-    return Truth(Maps(heat, [f.confidence for f in fields], fields[-1].offsets), fields[-1].mask, stages[-1])
+          sigma: float = SIGMA, radius: int = RADIUS, shape: str = "gaussian") -> Truth:
+    """All targets of landmarks (B, K, 2) in image pixels, for the square maps of T stages of these ``sizes``.
+
+    Args:
+        boundaries: without any, as for a network of landmarks alone, C is 0.
+        sigma, radius: as in ``bali_field``.
+        shape: of the landmarks' heat, see ``heatmaps.encode``.
+    """
+    on_map = {size: heatmaps.to_heatmap(points, image_size, size) for size in sizes}        # each size once
+    fields = {size: bali_field(p, boundaries, size, radius, sigma) if boundaries else _no_field(p, size)
+              for size, p in on_map.items()}
+    heat = {size: heatmaps.encode(p, size, sigma, shape) for size, p in on_map.items()}
+    last = sizes[-1]
+    return Truth(Maps([heat[size] for size in sizes], [fields[size].confidence for size in sizes],
+                      fields[last].offsets), fields[last].mask, on_map[last])
 
 
 # ---- how two maps differ -------------------------------------------------------------------------------------------
@@ -86,7 +96,7 @@ def js_divergence(maps: Tensor, targets: Tensor) -> Tensor:
     Source: SCPAN Eq. 15.
     """
     _same(maps, targets)
-    return _js(distribution(maps).flatten(-2), distribution(targets).flatten(-2))
+    return _Divergence.apply(distribution(maps).flatten(-2), distribution(targets).flatten(-2))
 
 
 def divergence(maps: Tensor, targets: Tensor) -> Tensor:
@@ -123,20 +133,28 @@ def field_divergence(offsets: Tensor, targets: Tensor, mask: Tensor, radius: int
         raise ValueError(f"mask must be (B, C, H, W) of offsets {tuple(offsets.shape)}, got {tuple(mask.shape)}")
     limit = 1.5 * (radius + 0.5)
     p, q = (((1 + u / limit) / 2).clamp(EPSILON, 1 - EPSILON) for u in (offsets, targets))
-    apart = _js(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))               # (B, C, 2, H, W)
+    apart = _Divergence.apply(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))  # (B, C, 2, H, W)
     beyond = (offsets.abs() / limit - 1).clamp(min=0)
     weight = mask[:, :, None].to(apart)
     return (((apart + beyond) * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp(min=1)).sum((1, 2))
 
 
-def coordinate_loss(points: Tensor, targets: Tensor, size: heatmaps.Size) -> Tensor:
+def coordinate_loss(points: Tensor, targets: Tensor, size: heatmaps.Size, within: float | None = None) -> Tensor:
     """Squared distance of landmarks (B, K, 2) summed over landmarks, with the picture's sides from 0 to 1: scalar.
+
+    Args:
+        within: landmarks farther off than this do not count; None, as in the paper: all do. Those were read from a
+            window with which nothing is wrong but its place, and its place has no gradient: what they teach is noise,
+            and before a network knows where to look this noise is nearly all of its gradient.
 
     Source: SCPAN Eq. 14 and 18.
     """
     _same(points, targets)
     height, width = (size, size) if isinstance(size, int) else size
-    return ((points - targets) / points.new_tensor([width, height])).square().sum((1, 2)).mean()
+    apart = points - targets
+    if within is not None:
+        apart = apart * (apart.detach().square().sum(-1, keepdim=True) <= within**2)
+    return (apart / points.new_tensor([width, height])).square().sum((1, 2)).mean()
 
 
 # ---- a picture and its twin ----------------------------------------------------------------------------------------
@@ -150,7 +168,7 @@ def original_loss(pair: Sequence[Tensor], targets: Sequence[Tensor], measure: Me
 
 
 def self_calibrated_loss(maps: Tensor, twin: Tensor, linear: Tensor, flip: Sequence[int],
-                         measure: Measure = squared) -> Tensor:
+                         measure: Measure = squared, sigma: float | None = None) -> Tensor:
     """The maps (B, K + C, H, W) of a picture, disturbed as it was, should be those of the disturbed picture.
 
     Needs no labels, and alone it is content with maps that are empty everywhere. The paper does not say that mirrored
@@ -159,10 +177,13 @@ def self_calibrated_loss(maps: Tensor, twin: Tensor, linear: Tensor, flip: Seque
     Args:
         linear: (B, 2, 2), see ``disturbances``; the identity for a disturbance of texture alone.
         flip: order of the K + C channels in a mirrored picture.
+        sigma: to what width peaks are blurred again that a scaling has narrowed, see ``widen``; None, as in the paper:
+            they stay narrow, which contradicts the original loss.
 
     Source: SCPAN Eq. 7 (squared) and 12 (any measure).
     """
-    return measure(move_maps(maps, linear, flip), twin).mean()
+    moved = move_maps(maps, linear, flip)
+    return measure(moved if sigma is None else widen(moved, linear, sigma), twin).mean()
 
 
 def calibration_mechanism_loss(pair: Sequence[Tensor], targets: Sequence[Tensor], linear: Tensor,
@@ -190,7 +211,7 @@ def original_divergence(said: Maps, true: Truth, radius: int = RADIUS) -> dict[s
 
 
 def self_calibrated_divergence(said: Maps, twin: Maps, linear: Tensor, flip: Sequence[int],
-                               boundary_flip: Sequence[int]) -> list[Tensor]:
+                               boundary_flip: Sequence[int], sigma: float | None = None) -> list[Tensor]:
     """The self-calibrated loss of each stage, a scalar each; Eq. 17 is their sum.
 
     The print disturbs both sides of the boundary term; we disturb the picture's maps only, as in Eq. 12 and as the
@@ -198,14 +219,15 @@ def self_calibrated_divergence(said: Maps, twin: Maps, linear: Tensor, flip: Seq
 
     Source: SCPAN Eq. 17.
     """
-    return [self_calibrated_loss(h, th, linear, flip, divergence)
-            + self_calibrated_loss(c, tc, linear, boundary_flip, divergence)
+    return [self_calibrated_loss(h, th, linear, flip, divergence, sigma)
+            + self_calibrated_loss(c, tc, linear, boundary_flip, divergence, sigma)
             for h, th, c, tc in zip(said.heatmaps, twin.heatmaps, said.confidences, twin.confidences, strict=True)]
 
 
 def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequence[Indices], linear: Tensor,
                  flip: Sequence[int], boundary_flip: Sequence[int], weights: Weights = WEIGHTS,
-                 radius: int = RADIUS) -> dict[str, Tensor]:
+                 radius: int = RADIUS, reach: float | None = None, sigma: float | None = None,
+                 within: float | None = None) -> dict[str, Tensor]:
     """The supervised objective, term by term and weighted: the loss is the sum of the values.
 
     The self-calibrated term stops before the last stage, as printed here and unlike Eq. 17.
@@ -214,6 +236,9 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
         pair, truths: of the pictures and of their twins.
         boundaries: as in ``bali_field``.
         linear, flip, boundary_flip: as in ``self_calibrated_divergence``.
+        reach: as in ``decode_bali``; without boundaries all votes count.
+        sigma: as in ``self_calibrated_loss``.
+        within: as in ``coordinate_loss``.
 
     Returns:
         scalars "last", "earlier", "field", "coordinates", "calibrated".
@@ -223,30 +248,49 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
     losses = dict.fromkeys(("last", "earlier", "field", "coordinates", "calibrated"), torch.zeros(()))
     for said, true in zip(pair, truths, strict=True):
         heat = said.heatmaps[-1]
-        points = decode_bali(heat, landmark_offsets(said.offsets, boundaries, heat.shape[1]), DECODE_RADIUS)
+        points = decode_bali(heat, landmark_offsets(said.offsets, boundaries, heat.shape[1]), DECODE_RADIUS,
+                             reach if boundaries else None)
         terms = original_divergence(said, true, radius)
-        terms["coordinates"] = coordinate_loss(points, true.points, tuple(heat.shape[-2:]))
+        terms["coordinates"] = coordinate_loss(points, true.points, tuple(heat.shape[-2:]), within)
         losses |= {name: losses[name] + getattr(weights, name) * term for name, term in terms.items()}
-    calibrated = self_calibrated_divergence(*pair, linear, flip, boundary_flip)[:-1]
-    return losses | {"calibrated": weights.earlier * sum(calibrated, losses["last"].new_zeros(()))}
+    calibrated = self_calibrated_divergence(*pair, linear, flip, boundary_flip, sigma)[:-1]
+    return losses | {"calibrated": weights.calibrated * sum(calibrated, losses["last"].new_zeros(()))}
 
 
 def semi_supervised_loss(supervised: dict[str, Tensor], pair: Sequence[Maps], linear: Tensor, flip: Sequence[int],
-                         boundary_flip: Sequence[int]) -> dict[str, Tensor]:
+                         boundary_flip: Sequence[int], sigma: float | None = None) -> dict[str, Tensor]:
     """The terms of the overall loss and one more, "unlabelled": Eq. 17 before the last stage, without a weight.
 
     Source: SCPAN Eq. 20.
     """
-    stages = self_calibrated_divergence(*pair, linear, flip, boundary_flip)[:-1]
+    stages = self_calibrated_divergence(*pair, linear, flip, boundary_flip, sigma)[:-1]
     return supervised | {"unlabelled": sum(stages, pair[0].offsets.new_zeros(()))}
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
 
-def _js(p: Tensor, q: Tensor) -> Tensor:
-    """Of distributions without zeros over the last axis."""
-    log_mean = ((p + q) / 2).log()
-    return (p * (p.log() - log_mean) + q * (q.log() - log_mean)).sum(-1) / 2
+class _Divergence(torch.autograd.Function):
+    """Of distributions p and q without zeros over the last axis; m = (p + q) / 2, d JS / d p = log(p / m) / 2.
+
+    By hand, for the chain of logarithms that autograd would keep takes as long as the network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, q: Tensor) -> Tensor:
+        log_mean = ((p + q) / 2).log()
+        to_p, to_q = p.log().sub_(log_mean).div_(2), q.log().sub_(log_mean).div_(2)
+        ctx.save_for_backward(to_p, to_q)
+        return (p * to_p).add_(q * to_q).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return tuple(gradient[..., None] * to if needed else None
+                     for to, needed in zip(ctx.saved_tensors, ctx.needs_input_grad))
+
+
+def _no_field(points: Tensor, size: int) -> Field:
+    maps = points.new_zeros(len(points), 0, size, size)
+    return Field(maps, maps[:, :, None].expand(-1, -1, 2, -1, -1), maps.bool())
 
 
 def _same(a: Tensor, b: Tensor) -> None:

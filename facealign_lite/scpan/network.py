@@ -1,0 +1,161 @@
+"""The network of SCPAN, and the plainer ones that it is compared with. Shapes: B pictures, K landmarks, C boundaries."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facealign_lite.nets import Hourglass, Residual
+
+from .attention import PoseAttention
+from .fields import boundaries_of
+from .losses import Maps
+
+
+@dataclass(frozen=True)
+class ScpanConfig:
+    """Size and parts of the network. The defaults are the lite one; the paper's values stand beside them.
+
+    ``bali`` and ``attention`` off, and no calibrated loss, leave a stacked hourglass (SHN); one of them on is SHN+BALI
+    or SHN+SCPA, both are SCPAN. The last stage is a plain hourglass, so 2 ``stages`` are one SCPA model, 4 are three.
+    """
+
+    landmarks: int = 68
+    image_size: int = 128                          # paper 256; the last maps are half of it, earlier ones a quarter
+    in_channels: int = 1                           # paper, it seems, 3
+    channels: int = 64                             # paper, it seems, 256, as in the hourglass that it cites
+    stages: int = 4                                # T
+    depth: int = 3                                 # halvings inside one hourglass; paper: see the counts in ``Scpan``
+    stem: tuple[int, ...] = (16, 32, 64)           # widths of the 7x7 convolution, a residual, [halving], more of them
+    bali: bool = True                              # boundaries and vectors beside the landmarks' heatmaps
+    attention: bool = True                         # between stages
+
+    def __post_init__(self) -> None:
+        for name in ("landmarks", "image_size", "in_channels", "channels", "stages", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.image_size % (4 << self.depth):
+            raise ValueError(f"image_size must be a multiple of {4 << self.depth} at depth {self.depth}, "
+                             f"got {self.image_size}")
+        if len(self.stem) < 3 or self.stem[-1] != self.channels:
+            raise ValueError(f"stem must have at least 3 widths and end at channels={self.channels}, got {self.stem}")
+
+    @property
+    def heatmap_size(self) -> int:
+        """Side of the last maps in pixels."""
+        return self.image_size // 2
+
+    @property
+    def boundaries(self) -> tuple[tuple[int, ...], ...]:
+        """Landmarks of each boundary; none without BALI fields."""
+        return boundaries_of(str(self.landmarks))[0] if self.bali else ()
+
+
+LITE = ScpanConfig()
+PAPER = ScpanConfig(image_size=256, in_channels=3, channels=256, depth=5, stem=(64, 128, 128, 256))
+
+
+class Scpan(nn.Module):
+    """Hourglasses in a row that hand on what their pose attention leaves, the last one with maps of twice the size.
+
+    Between plain stages stands what the stacked hourglass has there: features and maps, brought back by convolutions.
+
+    Parameters at paper size beside those reported, in millions:
+
+    =======================  =====  ========
+    three SCPA models, HNU   15.71     16.99
+    four plain stages        15.30     16.05
+    one SCPA model, HNU       7.96      8.73
+    =======================  =====  ========
+
+    The paper gives neither widths nor depth. With 256 channels and four halvings, as in the hourglass that it cites,
+    the first sum is 13.14; five come nearest to all three. One SCPA model more costs (16.99 - 8.73) / 2 = 4.13 as
+    reported and 3.87 here: an hourglass of 3.42, two residual units of 0.21 and a head. What is missing at each stage
+    is about one more residual unit. The reported "model sizes" of 195, 184 and 100 MB are these counts times 12 bytes:
+    weights and both moments of Adam, a checkpoint of the training rather than a model.
+
+    Source: SCPAN Fig. 2, section III-B; Newell et al. 2016 for the hourglass.
+    """
+
+    def __init__(self, config: ScpanConfig = LITE):
+        super().__init__()
+        self.config = config
+        first, fine, *after = config.stem
+        width, maps, fields = config.channels, config.landmarks + len(config.boundaries), 2 * len(config.boundaries)
+        self.to_2 = nn.Sequential(nn.Conv2d(config.in_channels, first, 7, stride=2, padding=3, bias=False),
+                                  nn.BatchNorm2d(first), nn.ReLU(), Residual(first, fine))
+        self.to_4 = nn.Sequential(nn.MaxPool2d(2), *(Residual(a, b) for a, b in zip([fine, *after], after)))
+        self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stages))
+        earlier = range(config.stages - 1)
+        self.between = nn.ModuleList((PoseAttention if config.attention else Features)(width) for _ in earlier)
+        self.heads = nn.ModuleList(_head(width, maps) for _ in earlier)
+        self.back = nn.ModuleList(nn.Conv2d(maps, width, 1) for _ in earlier if not config.attention)
+        self.last = Residual(width, width)
+        self.up = nn.Conv2d(width, fine, 1)
+        self.out = nn.Sequential(Residual(fine, fine), _head(fine, maps + fields))
+
+    def forward(self, images: Tensor) -> Maps:
+        """What every stage says.
+
+        Args:
+            images: (B, in_channels, S, S), values in [-0.5, 0.5]; or pairs (B, 2, in_channels, S, S), see ``Pairs``.
+
+        Returns:
+            heat of the T stages, each map a distribution over its pixels: landmarks (B, K, S/4, S/4), the last ones
+            (B, K, S/2, S/2), and boundaries likewise; vectors (B, C, 2, S/2, S/2), pixels of the last map. Of pairs,
+            the pictures and twins in turn: 2 B for B. C is 0 without BALI fields.
+
+        Raises:
+            ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
+        """
+        wanted, multiple = self.config.in_channels, 4 << self.config.depth
+        if images.ndim not in (4, 5) or images.shape[-3] != wanted or any(n % multiple for n in images.shape[-2:]):
+            raise ValueError(f"images must be (B, {wanted}, H, W) or (B, 2, {wanted}, H, W) with H and W multiples of "
+                             f"{multiple}, got shape {tuple(images.shape)}")
+        if images.ndim == 5:
+            images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        half = self.to_2(images)                                                # (B, ., S/2, S/2)
+        x, said = self.to_4(half), []
+        for i, (hourglass, between, head) in enumerate(zip(self.hourglasses, self.between, self.heads)):
+            if self.config.attention:
+                x, pose, _ = between(hourglass(x))                              # Eq. 10
+                said.append(head(pose))
+            else:
+                features, seen = between(hourglass(x))
+                said.append(head(features))
+                x = x + seen + self.back[i](said[-1])
+        x = self.last(self.hourglasses[-1](x))
+        said.append(self.out(half + F.interpolate(self.up(x), scale_factor=2)))
+        return self._maps(said)
+
+    def _maps(self, said: list[Tensor]) -> Maps:
+        landmarks, boundaries = self.config.landmarks, len(self.config.boundaries)
+        *earlier, last = (maps.float() for maps in said)
+        last, fields = last[:, :landmarks + boundaries], last[:, landmarks + boundaries:]
+        heat = [_heat(maps) for maps in (*earlier, last)]
+        return Maps([maps[:, :landmarks] for maps in heat], [maps[:, landmarks:] for maps in heat],
+                    fields.unflatten(1, (boundaries, 2)))
+
+
+class Features(nn.Module):
+    """What stands between two plain stages: the features that the maps are made of, and what the next stage sees."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.features = Residual(channels, channels)
+        self.back = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> features and their way back, (B, C, H, W) each."""
+        features = self.features(x)
+        return features, self.back(features)
+
+
+def _head(channels: int, maps: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, maps, 1))
+
+
+def _heat(logits: Tensor) -> Tensor:
+    """Softmax over the pixels of each map (B, K, H, W)."""
+    return logits.flatten(2).softmax(-1).view_as(logits)

@@ -1,7 +1,7 @@
 """MSM: straighten the crop, look, and rebuild what was not seen from remembered faces.
 
 Wang, Cheng, Zhou, Tao, Kwan, Multistage Model for Robust Face Alignment Using Deep Neural Networks. ``stgan`` Eq. 1 to
-6 and Algorithm 1, ``exemplars`` Eq. 9 to 11.
+6 and Algorithm 1, ``network`` Fig. 3 and the regression baseline, ``exemplars`` Eq. 9 to 11, ``model`` Algorithm 2.
 """
 
 from .exemplars import (
@@ -14,6 +14,19 @@ from .exemplars import (
     mean_face,
     reliable,
     scores,
+)
+from .model import Found, Msm, MsmConfig, Stages, StraightCrops, run
+from .network import (
+    HEAT_LITE,
+    HEAT_PAPER,
+    REGRESSION_LITE,
+    REGRESSION_PAPER,
+    HeatConfig,
+    HeatNet,
+    RegressionConfig,
+    RegressionNet,
+    heat,
+    point_loss,
 )
 from .stgan import (
     Discriminator,
@@ -36,8 +49,10 @@ from .stgan import (
 )
 
 __all__ = [
-    "FRAME", "INNER", "OUTLINE", "PUPILS", "Discriminator", "Generator", "Pose", "ShapeDictionary", "StGan",
-    "StGanConfig", "adversarial_loss", "canonical", "discriminator_objective", "from_frame", "grid", "mean_face",
-    "move", "parameter_loss", "pixel_map", "pose_residual", "reliable", "scores", "stgan_loss", "straighten",
-    "to_frame", "true_theta",
+    "FRAME", "HEAT_LITE", "HEAT_PAPER", "INNER", "OUTLINE", "PUPILS", "REGRESSION_LITE", "REGRESSION_PAPER",
+    "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet", "Msm", "MsmConfig", "Pose", "RegressionConfig",
+    "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig", "Stages", "StraightCrops", "adversarial_loss",
+    "canonical", "discriminator_objective", "from_frame", "grid", "heat", "mean_face", "move", "parameter_loss",
+    "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores", "stgan_loss", "straighten", "to_frame",
+    "true_theta",
 ]

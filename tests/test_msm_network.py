@@ -1,0 +1,288 @@
+"""MSM's landmark networks, and Algorithm 2 from a rough crop to landmarks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_msm import FACES
+from test_msm_stgan import poses
+from torch import nn
+
+from facealign_lite import geometry, msm
+from facealign_lite.data import Crops, Sample
+from facealign_lite.heatmaps import decode, encode, to_heatmap, to_image
+from facealign_lite.msm import network
+from facealign_lite.nets import landmark_loss, parameter_count
+
+TINY = msm.HeatConfig(channels=4, depth=2, stem=(2, 2, 4))
+SMALL = msm.RegressionConfig(image_size=32, width=2)
+MEAN = msm.mean_face(FACES)
+BOOK = msm.ShapeDictionary.fit(FACES, 60)
+
+
+def images(n=2, channels=1, size=128):
+    return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0)) - 0.5
+
+
+# ---- networks ------------------------------------------------------------------------------------------------------
+
+def test_every_stack_gives_a_map_of_half_the_side():
+    outputs = msm.HeatNet(TINY)(images())
+    assert [tuple(out.shape) for out in outputs] == [(2, 68, 64, 64)] * 2
+    assert TINY.heatmap_size == 64
+
+
+def test_paper_size_by_layers():
+    model = msm.HeatNet(msm.HEAT_PAPER)
+    kinds = [module for module in model.modules() if isinstance(module, nn.ConvTranspose2d)]
+    assert [(k.in_channels, k.out_channels, k.stride) for k in kinds] == [(256, 256, (2, 2))] * 8   # 2 stacks, 4 levels
+    residual = 2 * (256 + 128 + 128) + 256 * 128 + 9 * 128 * 128 + 128 * 256
+    hourglass = 13 * residual + 4 * (2 * 256 + 4 * 256 * 256)
+    widening = 2 * (128 + 128 + 128) + 128 * 128 + 9 * 128 * 128 + 128 * 256 + 128 * 256
+    stem = (27 * 64 + 64) + (2 * 64 + 9 * 64 * 128) + (2 * 128 + 9 * 128 * 128) + widening
+    one_by_one = 2 * 256 + 256 * 256
+    heads = 2 * (residual + one_by_one) + 2 * (2 * 256 + 256 * 68 + 68)
+    between = one_by_one + 68 * 256 + 256
+    assert parameter_count(model) == stem + 2 * hourglass + heads + between
+
+
+def test_batch_normalisation_stands_before_every_convolution_but_the_first():
+    """In order of definition: of the stem, the hourglasses and what follows them."""
+    for part in (msm.HeatNet(TINY).stem, msm.HeatNet(TINY).hourglasses[0], msm.HeatNet(TINY).heads[0]):
+        plain = [m for m in part.modules() if isinstance(m, (nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d))]
+        convolutions = [i for i, m in enumerate(plain) if not isinstance(m, nn.BatchNorm2d)]
+        bare = [i for i in convolutions if i == 0 or not isinstance(plain[i - 1], nn.BatchNorm2d)]
+        skips = [i for i in bare if plain[i].kernel_size == (1, 1) and i > 0]      # a wider unit's own skip
+        assert set(bare) - set(skips) <= {0}
+
+
+def test_a_deconvolution_doubles_the_side_and_a_silent_one_leaves_the_skip():
+    hourglass = network.Hourglass(2, 4).eval()
+    x = torch.randn(1, 4, 8, 8)
+    assert hourglass(x).shape == x.shape
+    nn.init.zeros_(hourglass.up[-1].weight)
+    torch.testing.assert_close(hourglass(x), hourglass.across(x))
+
+
+def test_the_paper_baseline_has_the_weights_of_resnet_50():
+    """He et al.'s 50 layers hold 25,557,032 numbers, 2,049,000 of them in the layer of 1000 classes."""
+    model = msm.RegressionNet(msm.REGRESSION_PAPER)
+    assert parameter_count(model.features) == 25_557_032 - 2_049_000
+    assert model.last.in_features == 2048
+    assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in model.modules()) == 50 + 4      # and four 1 x 1 skips
+
+
+def test_a_regression_of_zeros_is_the_middle_of_the_crop():
+    model = msm.RegressionNet(SMALL).eval()
+    nn.init.zeros_(model.last.weight)
+    nn.init.zeros_(model.last.bias)
+    assert torch.equal(model(images(2, size=32)), torch.full((2, 68, 2), 15.5))
+    nn.init.ones_(model.last.bias)
+    assert torch.equal(model(images(2, size=32)), torch.full((2, 68, 2), 31.5))             # the outer edge
+
+
+def test_point_loss_by_hand():
+    points = torch.zeros(1, 2, 2)
+    batch = {"image": torch.zeros(1, 1, 32, 32), "landmarks": torch.tensor([[[1.0, 2], [3, 4]]])}
+    assert msm.point_loss(points, batch).item() == pytest.approx(10 / 4 * 2 / 32)
+
+
+def test_heat_of_a_peak_is_the_peak_and_of_a_flat_map_thin():
+    peaks = encode(torch.tensor([[20.0, 30.0], [40.0, 12.0]], dtype=torch.float64), 64, 1.5)
+    found = msm.heat(peaks.clamp(min=1e-30).log(), 1.5)
+    torch.testing.assert_close(found, peaks.float(), atol=1e-4, rtol=0)
+    flat = torch.zeros(1, 64, 64, requires_grad=True)
+    assert torch.allclose(msm.heat(flat), torch.full((1, 64, 64), 2 * np.pi * network.SIGMA**2 / 4096))
+    msm.heat(flat)[0, 0, 0].backward()
+    assert torch.isfinite(flat.grad).all()
+
+
+def test_scores_tell_a_spread_map_from_a_sharp_one():
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    logits = torch.stack([-((x - 30) ** 2 + (y - 30) ** 2) / (2 * s**2) for s in (1.2, 3, 9)])
+    score = msm.scores(msm.heat(logits).numpy())
+    assert score[0] > 2 * score[1] > 4 * score[2]
+
+
+@pytest.mark.parametrize("model, loss", [(lambda: msm.HeatNet(TINY), landmark_loss),
+                                         (lambda: msm.RegressionNet(msm.RegressionConfig(width=4)), msm.point_loss)])
+def test_a_step_lowers_the_loss(model, loss):
+    torch.manual_seed(0)
+    model, batch = model(), {"image": images(2), "landmarks": torch.rand(2, 68, 2) * 100 + 14}
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    values = []
+    for _ in range(2):
+        value = loss(model(batch["image"]), batch)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert values[1] < values[0]
+
+
+# ---- Algorithm 2 ---------------------------------------------------------------------------------------------------
+
+class Sure(nn.Module):
+    """An hourglass that sees given points (B, K, 2) of the straight crop, and those in ``doubt`` spread out."""
+
+    def __init__(self, points, doubt=(), at=None):
+        super().__init__()
+        self.config = TINY
+        self.points, self.doubt, self.at = points, list(doubt), at
+
+    def forward(self, straight):
+        points = self.points.clone()
+        if self.at is not None:
+            points[:, self.doubt] = torch.tensor(self.at, dtype=points.dtype)
+        maps = encode(to_heatmap(points, 128, 64), 64, 1.2).clamp(min=1e-30).log()
+        maps[:, self.doubt] /= 30
+        return [maps]
+
+
+class Knows(nn.Module):
+    """A generator that knows theta."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.config, self.theta = msm.StGanConfig(), theta
+
+    def forward(self, images):
+        return self.theta
+
+
+def knowing(doubt=(), at=None, n=3, theta=None):
+    """A model of oracles on ``n`` faces, and where their landmarks lie in the rough crops."""
+    theta = poses(n) if theta is None else theta
+    straight = msm.from_frame(torch.from_numpy(msm.canonical(FACES[:n])), 128)
+    model = msm.Msm.assemble(msm.Generator(), msm.HeatNet(TINY), BOOK)
+    model.generator, model.hourglass = Knows(theta), Sure(straight, doubt, at)
+    return model.eval(), msm.move(straight, theta.double(), 128)
+
+
+def test_algorithm_2_gives_sure_landmarks_back_in_the_rough_crop():
+    model, rough = knowing()
+    found = msm.run(model, images(3))
+    assert found.reliable.all() and (found.landmarks - rough).norm(dim=-1).max() < 0.05
+    assert found.scores.max() == 1 and found.scores.min() > 0.9
+
+
+def test_the_papers_argmax_is_off_by_half_a_map_pixel():
+    model, rough = knowing(theta=torch.eye(2, 3).expand(3, 2, 3))
+    off = (msm.run(model, images(3), method="argmax").landmarks - rough).abs()
+    assert 0.3 < off.mean() < 0.7 and 0.8 < off.max() <= 1 + 1e-6               # uniform in +- 1 pixel of the crop
+
+
+def test_doubtful_landmarks_are_rebuilt_and_others_left():
+    mouth = list(range(48, 68))
+    model, rough = knowing(mouth, at=(20.0, 20.0))
+    found, raw = msm.run(model, images(3)), msm.run(model, images(3), reconstruct=False)
+    assert not found.reliable[:, mouth].any() and found.reliable.sum() == 3 * 48
+    error, before = ((x.landmarks - rough).norm(dim=-1) for x in (found, raw))
+    assert before[:, mouth].min() > 20 and error[:, mouth].mean() < 5
+    assert torch.equal(found.landmarks[:, :48], raw.landmarks[:, :48])
+    every = msm.run(model, images(3), keep=False).landmarks
+    assert not torch.equal(every[:, :48], raw.landmarks[:, :48])
+
+
+def test_line_6_as_printed_trusts_nobody():
+    """With w max(w) a face on which every landmark is as sure as can be has none above 0.4; with w / max(w), all."""
+    points = to_heatmap(msm.from_frame(torch.from_numpy(msm.canonical(FACES[:3])), 128), 128, 64)
+    w = msm.scores(encode(points, 64, 1.2))
+    printed, divided = w * w.max(-1, keepdims=True), w / w.max(-1, keepdims=True)
+    assert printed.max() < msm.OUTLINE < msm.INNER < divided.min()
+    assert msm.reliable(w).all()
+    # and what the printed line calls reliable changes when the heat is measured in other units
+    assert (10 * w * (10 * w).max(-1, keepdims=True) > msm.INNER).all() and (msm.reliable(10 * w) == 1).all()
+
+
+def test_an_empty_heatmap_still_gives_a_face():
+    model, _ = knowing(range(68), at=(64.0, 64.0))
+    model.hourglass.forward = lambda straight: [torch.zeros(3, 68, 64, 64)]
+    assert torch.isfinite(msm.run(model, images(3)).landmarks).all()
+
+
+def test_the_module_is_its_parts():
+    torch.manual_seed(0)
+    generator, hourglass = msm.Generator(), msm.HeatNet(TINY)
+    model = msm.Msm.assemble(generator, hourglass, BOOK, margin=0.2)
+    theta, straight, logits = model(images())
+    assert torch.equal(theta, generator(images())) and torch.equal(straight, msm.straighten(images(), theta))
+    assert torch.equal(logits, hourglass(straight)[-1])
+    np.testing.assert_allclose(model.dictionary.exemplars, BOOK.exemplars, atol=1e-4)
+    again = msm.Msm(model.config)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(images()).logits, logits) and again.config.margin == 0.2
+
+
+def test_lite_parts_fit_the_defaults():
+    model = msm.Msm.assemble(msm.Generator(), msm.HeatNet(), BOOK)
+    assert replace(model.config, exemplars=500) == msm.MsmConfig()
+
+
+# ---- crops to train on ---------------------------------------------------------------------------------------------
+
+def faces_as_samples(n):
+    dots = []
+    for i in range(n):
+        points = geometry.transform(FACES[i], geometry.similarity(0.9, 0.3 * i, (30 + i, 20)))
+        image = np.zeros((190, 190), np.uint8)
+        for x, y in np.round(points[[30, 8]]).astype(int):
+            image[y - 2:y + 3, x - 2:x + 3] = 255
+        dots.append(Sample(image, points))
+    return dots
+
+
+def test_undisturbed_straight_crops_are_straight():
+    crops = msm.StraightCrops(Crops(faces_as_samples(3), 128), MEAN, 0, 0, 0)
+    for i in range(3):
+        item = crops[i]
+        theta = msm.true_theta(item["landmarks"][None], torch.from_numpy(MEAN), 128)
+        torch.testing.assert_close(theta, torch.eye(2, 3)[None], atol=1e-4, rtol=0)
+        x, y = item["landmarks"][30].round().int().tolist()
+        assert item["image"][0, y, x] > 0.3                                     # the picture moved along
+
+
+def test_straight_crops_are_disturbed_alike_whenever_they_are_asked_for():
+    crops = msm.StraightCrops(Crops(faces_as_samples(2), 128), MEAN, seed=3)
+    one, again, other = crops.at(4, 1), crops.at(4, 1), crops.at(5, 1)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["landmarks"], other["landmarks"])
+    landmarks = torch.stack([crops.at(epoch, 0)["landmarks"] for epoch in range(150)])
+    theta = msm.true_theta(landmarks, torch.from_numpy(MEAN), 128)
+    left = msm.pose_residual(torch.eye(2, 3).expand_as(theta), theta)
+    assert left.rotation.std().item() == pytest.approx(8, rel=0.2) and abs(left.rotation.mean()) < 2
+    assert left.scale.log().std().item() == pytest.approx(0.08, rel=0.2)
+
+
+def test_decoding_and_the_map_share_the_convention():
+    """A point of the straight crop survives the way through the map and back."""
+    points = msm.from_frame(torch.from_numpy(MEAN), 128)
+    maps = encode(to_heatmap(points, 128, 64), 64, 1.2)
+    assert (to_image(decode(maps, "center_of_mass"), 64, 128) - points).norm(dim=-1).max() < 0.02
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: msm.HeatConfig(channels=3), "channels"),
+    (lambda: msm.HeatConfig(depth=0), "depth"),
+    (lambda: msm.HeatConfig(image_size=100), "image_size.*100"),
+    (lambda: msm.HeatConfig(stem=(1, 2)), "stem"),
+    (lambda: network.Hourglass(0, 4), "depth"),
+    (lambda: msm.HeatNet(TINY)(images(1, 3)), "images"),
+    (lambda: msm.HeatNet(TINY)(images(1, size=100)), "multiples of 8"),
+    (lambda: msm.RegressionConfig(image_size=100), "image_size"),
+    (lambda: msm.RegressionConfig(blocks=(1, 1, 1)), "blocks"),
+    (lambda: msm.RegressionConfig(width=0), "width"),
+    (lambda: msm.RegressionNet(SMALL)(images(1)), "images"),
+    (lambda: msm.point_loss(torch.zeros(1, 3, 2), {"landmarks": torch.zeros(1, 2, 2)}), "landmarks"),
+    (lambda: msm.MsmConfig(image_size=64), "image_size"),
+    (lambda: msm.MsmConfig(landmarks=5), "5"),
+    (lambda: msm.MsmConfig(exemplars=0), "exemplars"),
+    (lambda: msm.MsmConfig(margin=-1.0), "margin"),
+    (lambda: msm.Msm.assemble(msm.Generator(msm.StGanConfig(3)), msm.HeatNet(TINY), BOOK), "channels 3 and 1"),
+    (lambda: msm.run(knowing()[0].train(), images(3)), "eval"),
+    (lambda: msm.StraightCrops(Crops(faces_as_samples(1), 128), MEAN, scale=-1), "scale"),
+])
+def test_bad_input(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from facealign_lite import acenet, geometry, heatmaps, markups, rht, zoo
+from facealign_lite import acenet, geometry, heatmaps, markups, msm, rht, scpan, zoo
 from facealign_lite.acenet import AceNet
 from facealign_lite.data import box_of, check_box, crop, crop_matrix, grey, load_image
+from facealign_lite.msm import Msm
 from facealign_lite.rht import References, Rht
+from facealign_lite.scpan import Scpan
 
 MARGIN = 0.3          # room around a box, as in training
 BATCH = 32            # crops a forward pass
@@ -79,11 +81,17 @@ def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | n
         box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
         landmarks, scores = refine(picture, box, network, lend)
         return Alignment(landmarks, scores, box)
+    if isinstance(network, Msm):
+        box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
+        landmarks, scores = rebuild(picture, box, network)
+        return Alignment(landmarks, scores, box)
     if isinstance(network, AceNet):
         box = find(grey(picture), _network("hourglass", str(device))) if box is None else box
         anchors, contours, scores = trace(picture, box, network)
         return Alignment(anchors, scores, box, anchors, contours)
-    box = find(picture, network) if box is None else box
+    if box is None:                                                # whoever gives logits can tell a face
+        box = find(grey(picture), _network("hourglass", str(device))) if isinstance(network, Scpan) else find(
+            picture, network)
     landmarks, scores = refine(picture, box, network)
     return Alignment(landmarks, scores, box)
 
@@ -145,6 +153,17 @@ def trace(picture: NDArray, box: ArrayLike, network: AceNet) -> tuple[NDArray, d
     return geometry.transform(heatmaps.to_image(anchors, half, size), back), contours, scores
 
 
+def rebuild(picture: NDArray, box: ArrayLike, network: Msm) -> tuple[NDArray, NDArray]:
+    """Landmarks in a rough box: straightened, looked at, and where the scores are low rebuilt from exemplars.
+
+    Returns:
+        landmarks (K, 2) in pixels of the picture; scores (K,), shares of the best.
+    """
+    matrix = crop_matrix(box, network.config.image_size, MARGIN)
+    found = msm.run(network, _crops(picture, matrix[None], network))
+    return geometry.transform(found.landmarks[0].numpy(), geometry.invert(matrix)), found.scores[0].numpy()
+
+
 def lender(network: Rht, reference: tuple[Any, ArrayLike] | None = None) -> Lender:
     """Who lends to each crop: the given face (photo, landmarks) to all, or the most correlated of the shipped ones.
 
@@ -182,14 +201,24 @@ def _shipped() -> tuple[References, rht.ReferenceBank]:
 
 
 @torch.inference_mode()
+def _answer(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None = None) -> Any:
+    """What the network gives for N crops of one picture."""
+    images = _crops(picture, matrices, network)
+    return network(images, *(lend(images) if lend else ()))
+
+
 def _maps(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None = None) -> Tensor:
-    """Outputs of the network, (N, K, H, W), for N crops of one picture."""
+    """The last maps of the network, (N, K, H, W)."""
+    return _answer(picture, matrices, network, lend)[-1].float().cpu()
+
+
+def _crops(picture: NDArray, matrices: NDArray, network: nn.Module) -> Tensor:
+    """N crops of one picture as a network takes them, (N, C, S, S)."""
     size, device = network.config.image_size, next(network.parameters()).device
     crops = np.stack([crop(picture, matrix, size) for matrix in matrices])                # (N, S, S) or (N, S, S, 3)
     crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
     images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
-    images = images.contiguous(memory_format=torch.channels_last)
-    return network(images, *(lend(images) if lend else ()))[-1].float().cpu()
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def predict(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None = None
@@ -206,11 +235,9 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lende
     """
     size, landmarks, scores = network.config.image_size, [], []
     for some in np.split(matrices, range(BATCH, len(matrices), BATCH)):
-        maps = _maps(picture, some, network, lend)
-        heat = isinstance(network, Rht)                                               # others give logits
-        points = heatmaps.decode(maps, "center_of_mass" if heat else "soft_argmax")
-        landmarks.append(np.asarray(heatmaps.to_image(points, maps.shape[-2:], size), np.float64))
-        scores.append(np.asarray(maps.amax((-2, -1)).clamp(0, 1) if heat else heatmaps.peak(maps), np.float64))
+        points, sure, shape = _read(picture, some, network, lend)
+        landmarks.append(np.asarray(heatmaps.to_image(points, shape, size), np.float64))
+        scores.append(np.asarray(sure, np.float64))
     landmarks, scores = np.concatenate(landmarks), np.concatenate(scores)
     order = list(markups.get(str(network.config.landmarks)).flip)
     for i, matrix in enumerate(matrices):
@@ -218,6 +245,20 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lende
         if np.linalg.det(matrix[:, :2]) < 0:                                         # a mirrored crop
             landmarks[i], scores[i] = landmarks[i][order], scores[i][order]
     return landmarks, scores
+
+
+def _read(picture: NDArray, matrices: NDArray, network: nn.Module, lend: Lender | None
+          ) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Landmarks (N, K, 2) in pixels of the maps, scores (N, K), and the maps' (height, width)."""
+    if isinstance(network, Scpan):
+        said = _answer(picture, matrices, network)
+        points, sure = scpan.read(said, network.config)
+        return points.cpu(), sure.cpu(), tuple(said.offsets.shape[-2:])
+    maps = _maps(picture, matrices, network, lend)
+    shape = tuple(maps.shape[-2:])
+    if isinstance(network, Rht):                                                      # heat; others give logits
+        return heatmaps.decode(maps, "center_of_mass"), maps.amax((-2, -1)).clamp(0, 1), shape
+    return heatmaps.decode(maps, "soft_argmax"), heatmaps.peak(maps), shape
 
 
 def find(picture: NDArray, network: nn.Module) -> NDArray[np.float64]:

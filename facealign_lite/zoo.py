@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
+from facealign_lite.msm import Msm, MsmConfig
 from facealign_lite.nets import HourglassConfig, StackedHourglass
 from facealign_lite.rht import Rht, RhtConfig
+from facealign_lite.scpan import Scpan, ScpanConfig
 from facealign_lite.tab import TAB, TabConfig
 
 FORMAT = "facealign-lite 1"
@@ -27,8 +29,8 @@ FOLDER = Path(__file__).parent / "assets" / "weights"
 MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only",
           "acenet": "12 anchors and 13 contours, trained on rendered faces only"}
 ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet),
-                 "Rht": (RhtConfig, Rht),
-                 "TAB": (TabConfig, TAB)}
+                 "Rht": (RhtConfig, Rht), "Msm": (MsmConfig, Msm),
+                 "Scpan": (ScpanConfig, Scpan), "TAB": (TabConfig, TAB)}
 LARGEST_HALF = 65504.0
 
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from facealign_lite import geometry, heatmaps, markups, metrics
+from facealign_lite import geometry, heatmaps, markups, metrics, scpan
 from facealign_lite.data import Crops, write_atomic
 from facealign_lite.training import model_inputs
 
@@ -78,9 +78,10 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
     """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and decoding.
 
     Args:
-        model: returns logits (B, K, h, w), or a list whose last is the prediction; called as in ``training.fit``.
+        model: returns logits (B, K, h, w), a list whose last is the prediction, or ``scpan.Maps``; called as in
+            ``training.fit``.
         crops: un-augmented crops.
-        decode: method of ``heatmaps.decode``.
+        decode: method of ``heatmaps.decode``; SCPAN's maps and vectors are read by ``scpan.read``.
     """
     device = _device(device)
     was, model = model.training, model.to(device, memory_format=torch.channels_last).eval()
@@ -91,7 +92,10 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
             start = time.perf_counter()
             outputs = model(*given)
             maps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
-            points_on_map = heatmaps.decode(maps, decode)                        # (B, K, 2)
+            if isinstance(outputs, scpan.Maps):
+                points_on_map, _ = scpan.read(outputs, model.config)             # (B, K, 2)
+            else:
+                points_on_map = heatmaps.decode(maps, decode)
             found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(given[0].shape[-2:])).double().cpu()
             spent += time.perf_counter() - start
             for one, matrix in zip(found.numpy(), batch["matrix"].numpy(), strict=True):

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from facealign_lite import acenet, contours, geometry, heatmaps, markups, zoo
+from facealign_lite import acenet, contours, geometry, heatmaps, markups, scpan, zoo
 from facealign_lite import align as front
 from facealign_lite.align import align, best_face, predict
 from facealign_lite.data import box_of, crop_matrix
@@ -214,6 +214,51 @@ def on_ruler(face, angle=0.0, mirror=False):
 @pytest.fixture(scope="module")
 def rendered():
     return SyntheticFaces(20, 128, seed=1)[1]
+
+
+class Voter(scpan.Scpan):
+    """A SCPAN that knows 68 landmarks on ``RULER`` and answers with their maps and fields in any crop.
+
+    In a mirrored crop it takes left for right, as any network would.
+    """
+
+    def __init__(self, landmarks):
+        super().__init__(scpan.ScpanConfig(in_channels=3, channels=8, stages=1, depth=1, stem=(4, 4, 8)))
+        self.landmarks = landmarks
+
+    def forward(self, images):
+        crops = []
+        for colours in np.round((images.permute(0, 2, 3, 1).numpy() + 0.5) * 255):
+            there = colours[..., 2] == 255
+            y, x = np.nonzero(there)
+            place = geometry.transform(colours[there][:, :2], geometry.invert(SLANT))
+            place = np.column_stack([place, np.ones(len(x))])
+            matrix = np.linalg.lstsq(place, np.column_stack([x, y]), rcond=None)[0].T
+            points = geometry.transform(self.landmarks, matrix)
+            crops.append(points[FLIP] if np.linalg.det(matrix[:, :2]) < 0 else points)
+        return scpan.truth(torch.from_numpy(np.stack(crops)), 128, (64,), self.config.boundaries).maps
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_votes_of_a_scpan_come_back_in_image_pixels(rendered, angle):
+    by = geometry.similarity(1.2, angle)
+    by[:, 2] = 127.5 - by[:, :2] @ (box_of(rendered.landmarks).reshape(2, 2).mean(0))
+    truth = geometry.transform(rendered.landmarks, by)
+    found = align(RULER, box_of(truth), Voter(truth), "cpu")
+    error = np.linalg.norm(found.landmarks - truth, axis=1)
+    # perfect fields where landmarks are as close as those of lids and lips: see chapter 9
+    assert error.mean() < 0.5 and error.max() < 3
+    assert ((found.scores > 0.3) & (found.scores < 0.7)).all() and found.anchors is None
+
+
+def test_a_mirrored_crop_of_a_scpan_swaps_sides(rendered):
+    by = geometry.similarity(1.2, 0.0)
+    by[:, 2] = 127.5 - by[:, :2] @ (box_of(rendered.landmarks).reshape(2, 2).mean(0))
+    truth = geometry.transform(rendered.landmarks, by)
+    plain = crop_matrix(box_of(truth), 128)
+    landmarks, _ = predict(RULER, np.stack([plain, front.mirrored(plain, 128)]), Voter(truth))
+    assert np.linalg.norm(landmarks - truth, axis=-1).mean() < 0.5
+    assert np.linalg.norm(landmarks[1][FLIP] - truth, axis=-1).mean() > 20
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, -1.2])

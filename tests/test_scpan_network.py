@@ -8,6 +8,7 @@ import torch
 
 from facealign_lite import heatmaps, markups, nets, scpan
 from facealign_lite.data import Crops, Sample
+from facealign_lite.evaluation import evaluate
 from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Weights, read, scpan_loss
 from facealign_lite.training import TrainConfig, fit
 
@@ -256,3 +257,15 @@ def test_one_arm_reads_without_vectors():
 
 def test_weights_of_the_loss_are_the_papers():
     assert Weights() == Weights(last=1, field=16, coordinates=40, earlier=4, calibrated=4)
+
+
+def test_evaluation_reads_votes():
+    faces = samples(2)
+    true = scpan.truth(torch.tensor(np.stack([crop["landmarks"] for crop in Crops(faces, 128)])), 128, (32, 64),
+                       BOUNDARIES)
+
+    class Knows(Scpan):
+        def forward(self, images):
+            return true.maps
+    found = evaluate(Knows(replace(TINY, image_size=128)), faces, device="cpu")
+    assert found.predicted.shape == (2, 68, 2) and 0 < found.errors.mean() < 0.02

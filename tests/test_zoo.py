@@ -14,6 +14,7 @@ from torch import nn
 from facealign_lite import zoo
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.nets import HourglassConfig, StackedHourglass
+from facealign_lite.scpan import Scpan, ScpanConfig
 
 TINY = HourglassConfig(image_size=32, channels=8, stem=(4, 8, 8), depth=2)
 
@@ -49,6 +50,15 @@ def test_an_ace_network_comes_back(tmp_path):
     assert found.config == model.config
     for ours, theirs in zip(found(images), model(images), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-2)
+
+
+def test_a_scpan_comes_back(tmp_path):
+    torch.manual_seed(0)
+    model = Scpan(ScpanConfig(image_size=32, channels=8, stages=2, depth=1, stem=(4, 4, 8), bali=False)).eval()
+    found, _ = zoo.read(zoo.save(model, tmp_path / "a.safetensors"))
+    images = torch.rand(1, 1, 32, 32) - 0.5
+    assert found.config == model.config
+    torch.testing.assert_close(found(images).heatmaps, model(images).heatmaps, atol=1e-3, rtol=1e-2)
 
 
 def test_what_float16_cannot_hold_stays_float32(model, tmp_path):

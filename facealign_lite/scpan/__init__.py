@@ -1,8 +1,8 @@
 """SCPAN: boundary fields that carry the landmarks, and pictures that calibrate their own disturbed twins.
 
 Wan, Xi, Zhou, Lai, Pedrycz, Wang, Sun, Robust and Precise Facial Landmark Detection by Self-Calibrated Pose Attention
-Network. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``network`` Fig. 2, ``disturbances`` and ``losses`` 6 to 8 and 11
-to 20, ``learning`` Algorithm 1.
+Network. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``network`` Fig. 2, ``disturbances`` and ``losses`` 6 to 8 and
+11 to 20, ``learning`` Algorithm 1.
 """
 
 from .attention import PoseAttention

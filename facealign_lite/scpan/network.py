@@ -1,4 +1,4 @@
-"""The network of SCPAN, and the plainer ones that it is compared with. Shapes: B pictures, K landmarks, C boundaries."""
+"""The network of SCPAN, and the plainer ones it is compared with. Shapes: B pictures, K landmarks, C boundaries."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,243 @@
+"""MSM's claims C20 to C24: what straightening the crop, and rebuilding the shape, are worth.
+
+    make claims PAPER=msm
+
+All arms see rough crops: turned by up to 30 degrees, too wide or too narrow, off the middle. Those without ST-GAN
+learn to answer on them, those with it on straightened ones. Reconstruction follows any network that gives heat, so its
+figures stand in the same records; so do the sweeps of C22 to C24, on faces of which 40 % is hidden.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facealign_lite import metrics, msm
+from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
+from facealign_lite.evaluation import benchmark
+from facealign_lite.heatmaps import decode, to_image
+from facealign_lite.msm import network, stgan
+from facealign_lite.nets import landmark_loss
+from facealign_lite.synthetic import SyntheticFaces
+from facealign_lite.training import TrainConfig, fit
+
+WHAT = "lite networks of MSM, each with and without ST-GAN before it and reconstruction behind it, on rough crops"
+DATA = "SyntheticFaces(3000, seed=2), tested on rough crops of the first 600 faces of the benchmark"
+SEEDS = [0, 1, 2]
+BUDGET = {"generator_steps": 1500, "generator_lr": 1e-3, "steps": 900, "lr": 5e-3, "regression_lr": 2e-3,
+          "batch_size": 16, "amp": "bf16"}
+
+FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600
+SIZE = 128
+ROUGH = replace(Augmentation(), shift=0.1)
+PLACED = replace(ROUGH, flip=0, outlier=0, gamma=0, contrast=(1, 1), brightness=0, noise=0, colour=0, inversion=0,
+                 light=0, blur=0, motion=0, low_resolution=0, jpeg=0, occluder=0)
+TEST_SEED = 7                                   # of the rough boxes and of what hides the faces
+HIDDEN = (0.0, 0.2, 0.4, 0.6)                   # share of the landmarks' bounding box under a grey block
+SWEPT = 0.4                                     # what C22 to C24 are measured at
+FAILURE = 0.1
+SIZES, NEIGHBOURS, THRESHOLDS = (50, 100, 200, 500, 1000, 2000), (10, 25, 50, 100, 200, 500), (0.2, 0.4, 0.6, 0.8)
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+def pack(folder: Path, name: str) -> PackedFaces:
+    """Training or test faces, rendered once for all arms; training faces under the name that other claims use."""
+    count = FACES if name == "train" else TEST_FACES
+    path = folder / (f"faces{FACE_SEED}_{FACE_SIZE}_{FACES}" if name == "train" else f"benchmark_{FACE_SIZE}_{count}")
+    try:
+        return PackedFaces(path)
+    except OSError:
+        faces = SyntheticFaces(FACES, FACE_SIZE, FACE_SEED) if name == "train" else benchmark(FACE_SIZE, count)
+        return save_packed(path, faces, workers=2, progress=True)
+
+
+def shapes(folder: Path) -> NDArray:
+    """Landmarks of the training faces, (3000, 68, 2)."""
+    faces = pack(folder, "train")
+    return np.stack([faces[i].landmarks for i in range(len(faces))])
+
+
+class Test(NamedTuple):
+    """Rough crops of the test faces: images (N, 1, S, S), landmarks (N, 68, 2), visible (N, 68)."""
+
+    images: torch.Tensor
+    landmarks: torch.Tensor
+    visible: NDArray
+
+
+def rough(faces: PackedFaces, hidden: float) -> Test:
+    """The same crops at every ``hidden``, with a block of one tone over that share of each face."""
+    crops = Crops(faces, SIZE, PLACED, TEST_SEED)
+    items = [crops[i] for i in range(len(faces))]
+    images, landmarks, visible = (torch.stack([item[k] for item in items])
+                                  for k in ("image", "landmarks", "visibility"))
+    visible = visible.numpy() > 0.5
+    for i, points in enumerate(landmarks.numpy()):
+        rng = np.random.default_rng((TEST_SEED, i))
+        low, side = points.min(0), np.ptp(points, axis=0) * np.sqrt(hidden)
+        start = low + rng.uniform(0, 1, 2) * (points.max(0) - side - low)
+        tone = rng.uniform(-0.4, 0.4)
+        if hidden:
+            x0, y0, x1, y1 = np.concatenate([start, start + side]).round().clip(0, SIZE).astype(int)
+            images[i, :, y0:y1, x0:x1] = tone
+            visible[i] &= ~((points >= start) & (points <= start + side)).all(1)
+    return Test(images, landmarks, visible)
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+def settings(seed: int, steps: int, lr: float, out: Path) -> TrainConfig:
+    return TrainConfig(steps, BUDGET["batch_size"], lr, amp=BUDGET["amp"], seed=seed, checkpoint_every=150, out=out)
+
+
+def straightener(seed: int, folder: Path, adversarial: float = stgan.ADVERSARIAL) -> stgan.Generator:
+    """The generator of a seed; the first arm that needs it trains it, all others read it."""
+    torch.manual_seed(seed)
+    gan = stgan.StGan()
+    mean = torch.from_numpy(msm.mean_face(shapes(folder)))
+    crops = Crops(pack(folder, "train"), SIZE, ROUGH, seed)
+    config = settings(seed, BUDGET["generator_steps"], BUDGET["generator_lr"],
+                      folder / f"msm-generator-{adversarial}-{seed}")
+    fit(gan, crops, stgan.stgan_loss(gan, mean, adversarial), config, resume=True)
+    return gan.generator.eval()
+
+
+def trained(seed: int, folder: Path, regression: bool, straight: bool) -> torch.nn.Module:
+    """The landmark network of an arm."""
+    torch.manual_seed(seed + 1)
+    crops = Crops(pack(folder.parent, "train"), SIZE, ROUGH, seed + 1000)
+    if straight:
+        crops = msm.StraightCrops(crops, msm.mean_face(shapes(folder.parent)), seed=seed)
+    if regression:
+        model, loss, lr = network.RegressionNet(), network.point_loss, BUDGET["regression_lr"]
+    else:
+        model, loss, lr = network.HeatNet(), landmark_loss, BUDGET["lr"]
+    fit(model, crops, loss, settings(seed, BUDGET["steps"], lr, folder), resume=True)
+    return model.eval()
+
+
+# ---- measuring -----------------------------------------------------------------------------------------------------
+
+class Answer(NamedTuple):
+    """What a network makes of test crops; points in the crop that it saw, straight or rough."""
+
+    points: NDArray               # (N, 68, 2)
+    scores: NDArray | None        # (N, 68)
+    theta: torch.Tensor           # (N, 2, 3), the identity without ST-GAN
+
+
+def batches(images: torch.Tensor, model: torch.nn.Module) -> Iterator[torch.Tensor]:
+    device = next(model.parameters()).device
+    for batch in images.split(32):
+        yield batch.to(device, memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def answer(test: Test, model: torch.nn.Module, generator: stgan.Generator | None) -> Answer:
+    points, scores, thetas = [], [], []
+    for images in batches(test.images, model):
+        theta = torch.eye(2, 3, device=images.device).expand(len(images), -1, -1)
+        if generator is not None:
+            theta = generator(images)
+            images = stgan.straighten(images, theta)
+        thetas.append(theta.double().cpu())
+        if isinstance(model, network.RegressionNet):
+            points.append(model(images).double().cpu())
+            continue
+        warm = network.heat(model(images)[-1]).cpu()
+        points.append(to_image(decode(warm, "center_of_mass").double(), tuple(warm.shape[-2:]), (SIZE, SIZE)))
+        scores.append(msm.scores(warm.numpy()))
+    return Answer(torch.cat(points).numpy(), np.concatenate(scores) if scores else None, torch.cat(thetas))
+
+
+def rebuilt(found: Answer, dictionary: msm.ShapeDictionary, k: int = 100, outline: float = 0.4,
+            inner: float = 0.6) -> Answer:
+    """Reconstruction behind the network (Algorithm 2 lines 5 to 13)."""
+    trust = msm.reliable(found.scores, outline=outline, inner=inner)
+    frame = stgan.to_frame(torch.from_numpy(found.points), SIZE).numpy()
+    frame = dictionary.reconstruct(frame, trust, min(k, len(dictionary)), keep=True)
+    return found._replace(points=stgan.from_frame(torch.from_numpy(frame), SIZE).numpy())
+
+
+def errors(found: Answer, test: Test) -> NDArray:
+    """NME by outer eye corners of every face, in the rough crop."""
+    points = stgan.move(torch.from_numpy(found.points), found.theta, SIZE).numpy()
+    return metrics.nme(points, test.landmarks.double().numpy(), "inter_ocular", "68")
+
+
+def summary(each: NDArray, suffix: str) -> dict[str, Any]:
+    return {f"nme{suffix}": each.mean(), f"failures{suffix}": (each > FAILURE).mean()}
+
+
+def knows(found: Answer, test: Test) -> dict[str, float]:
+    """What scores know of occlusion (Fig. 15): precision and recall of "reliable" as an answer to "visible"."""
+    trust = msm.reliable(found.scores)
+    return {"precision": (trust & test.visible).sum() / max(trust.sum(), 1),
+            "recall": (trust & test.visible).sum() / test.visible.sum(), "visible": test.visible.mean()}
+
+
+def sweeps(found: Answer, test: Test, training: NDArray) -> dict[str, float]:
+    """NME after reconstruction over dictionary size, neighbours and thresholds; ``all`` keeps every training shape."""
+    books = {n: msm.ShapeDictionary.fit(training, n) for n in SIZES}
+    books["all"] = msm.ShapeDictionary(msm.canonical(training))
+    figures = {f"nme_N_{n}": errors(rebuilt(found, book), test).mean() for n, book in books.items()}
+    figures |= {f"nme_k_{k}": errors(rebuilt(found, books[500], k), test).mean() for k in NEIGHBOURS}
+    return figures | {f"nme_t_{a}_{b}": errors(rebuilt(found, books[500], 100, a, b), test).mean()
+                      for a in THRESHOLDS for b in THRESHOLDS}
+
+
+def pose(theta: torch.Tensor, test: Test, mean: torch.Tensor) -> dict[str, float]:
+    """What is left to straighten: means of rotation (degrees), of the factor in size, of the shift (faces)."""
+    left = stgan.pose_residual(theta, stgan.true_theta(test.landmarks.double(), mean, SIZE))
+    return {"rotation": left.rotation.abs().mean().item(), "size": left.scale.log().abs().mean().exp().item(),
+            "shift": left.shift.mean().item()}
+
+
+def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: Path) -> dict[str, Any]:
+    training, figures = shapes(folder), {}
+    book = msm.ShapeDictionary.fit(training, 500)
+    for hidden in HIDDEN:
+        test, suffix = rough(pack(folder, "test"), hidden), f"_{hidden:.0%}".replace("%", "") if hidden else ""
+        found = answer(test, model, generator)
+        each = errors(found, test)
+        figures |= summary(each, suffix)
+        if not hidden:
+            figures |= {"errors": each.round(6), "pose": pose(found.theta, test, torch.from_numpy(
+                msm.mean_face(training)))}
+        if found.scores is not None:
+            figures |= summary(errors(rebuilt(found, book), test), f"_sr{suffix}")
+            figures |= {f"scores{suffix}": knows(found, test)}
+            if hidden == SWEPT:
+                figures |= sweeps(found, test, training)
+    return figures
+
+
+def arm(regression: bool, straight: bool) -> Callable[[int, Path], Mapping[str, Any]]:
+    def run(seed: int, folder: Path) -> Mapping[str, Any]:
+        generator = straightener(seed, folder.parent) if straight else None
+        return measure(trained(seed, folder, regression, straight), generator, folder.parent)
+    return run
+
+
+def poses(adversarial: float) -> Callable[[int, Path], Mapping[str, Any]]:
+    """The generator alone, with or without the discriminator."""
+    def run(seed: int, folder: Path) -> Mapping[str, Any]:
+        generator, test = straightener(seed, folder.parent, adversarial), rough(pack(folder.parent, "test"), 0)
+        with torch.inference_mode():
+            theta = torch.cat([generator(images).double().cpu() for images in batches(test.images, generator)])
+        mean = torch.from_numpy(msm.mean_face(shapes(folder.parent)))
+        same = torch.eye(2, 3, dtype=torch.float64).expand(len(theta), -1, -1)
+        return pose(theta, test, mean) | {f"before_{k}": v for k, v in pose(same, test, mean).items()}
+    return run
+
+
+ARMS = {
+    "hg": arm(False, False), "stgan_hg": arm(False, True),                          # C20 to C24
+    "regression": arm(True, False), "stgan_regression": arm(True, True),            # C20
+    "stgan": poses(stgan.ADVERSARIAL), "pure": poses(0),                            # ours: what the adversary is worth
+}

@@ -33,8 +33,9 @@ def equations_page() -> str:
     done = len(rows) - count["open"]
     lines = [
         "# The equation ledger", "",
-        "Every numbered equation of the five papers, and their parts without a number by section (S) or figure (F):"
-        " what each says in our words, and which function of the library computes it. *Literal* means computed as"
+        "Every numbered equation of the five papers, and their parts without a number by section (S), figure (F),"
+        " table (T) or algorithm (A): what each says in our words, and which function of the library computes it."
+        " *Literal* means computed as"
         " printed; *corrected*, that the print is wrong; *chosen*, that the print leaves something open or that we"
         " depart from it, with the reason beside it; *open*, that nothing computes it yet.", "",
         f"Of {len(rows)} rows {done} are computed: {count['literal']} literal, {count['corrected']} corrected,"

@@ -614,3 +614,36 @@ class ExtractionFigure(Figure):
                    "noise_level": noise, "hole_at": [float(x), float(y)]}
         super().__init__(options, {"heat": heatmap, "truth": truth,
                                    "noise": np.random.default_rng(seed).standard_normal(heatmap.shape)})
+
+
+class StraightenFigure(Figure):
+    """Move, turn and size the frame that a spatial transformer reads, and see the crop that comes out.
+
+    Args:
+        image: (S, S) or (S, S, 3), a rough crop.
+        target: (2, 3) the theta that straightens it, such as ``msm.true_theta`` gives.
+        theta: (2, 3) at first; None: the identity, the crop as it came.
+        margin: around the frame of exemplars, see ``msm.pose_residual``.
+
+    Example:
+        >>> StraightenFigure(crop, msm.true_theta(landmarks[None], mean, 128)[0])
+
+    Source: MSM Eq. 1, 2 and 5.
+    """
+
+    _esm = script("straighten")
+
+    def __init__(self, image: np.ndarray, target: object, theta: object = None, margin: float = 0.3) -> None:
+        span = _size(np.asarray(image))
+        if span["width"] != span["height"]:
+            raise ValueError(f"image must be square, got {span['width']} x {span['height']}")
+        given = {"target": _floats("target", target, (2, 3)),
+                 "theta": _floats("theta", np.eye(2, 3) if theta is None else theta, (2, 3))}
+        for name, value in given.items():
+            if not np.isfinite(value).all() or abs(np.linalg.det(value[:, :2])) < 1e-6:
+                raise ValueError(f"{name} must be finite and invertible, got {value.tolist()}")
+        if not 1 + margin > 0:
+            raise ValueError(f"1 + margin must be positive, got {1 + margin}")
+        super().__init__({"size": span["width"], "margin": margin}
+                         | {name: value.astype(float).tolist() for name, value in given.items()},
+                         {"image": picture(image)})

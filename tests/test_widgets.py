@@ -477,3 +477,32 @@ def test_the_boundary_figure_draws_the_lines_and_maps_of_the_library(count):
     d = np.hypot(x[..., None] - pixels[:, 0], y[..., None] - pixels[:, 1]).min(-1)
     snapped = run("boundary", f"heatOfLine({line.tolist()}, 16, 13, 1.5, true)")
     np.testing.assert_allclose(np.reshape(snapped, (13, 16)), np.where(d < 4.5, np.exp(-d**2 / 4.5), 0), atol=1e-9)
+
+
+@needs_node
+def test_the_straighten_script_is_the_library():
+    rng, size = np.random.default_rng(4), 96
+    for _ in range(3):
+        one, other = (np.column_stack([np.eye(2) + rng.normal(0, 0.2, (2, 2)), rng.normal(0, 0.3, 2)]) for _ in "ab")
+        theta, target = (torch.from_numpy(x)[None] for x in (one, other))
+        named = f"{one.tolist()}, {other.tolist()}"
+        np.testing.assert_allclose(run("straighten", f"pixelMap({one.tolist()}, {size})"),
+                                   msm.pixel_map(theta, size)[0], atol=1e-9)
+        left = run("straighten", f"residual({named}, 0.3)")
+        np.testing.assert_allclose([left["rotation"], left["scale"], left["shift"]],
+                                   [value.item() for value in msm.pose_residual(theta, target, 0.3)], atol=1e-9)
+        losses = run("straighten", f"lossesOf({named}, {size})")
+        assert losses["parameters"] == pytest.approx(msm.parameter_loss(theta, target).item())
+        apart = (msm.grid(theta, size) - msm.grid(target, size)) * size / 2
+        assert losses["grid"] == pytest.approx(apart.square().sum(-1).mean().sqrt().item(), rel=1e-3)
+        frame = run("straighten", f"frameOf(thetaOf({{x: 40, y: 50, angle: -0.7, scale: 1.2}}, {size}), {size})")
+        assert frame == pytest.approx({"x": 40, "y": 50, "angle": -0.7, "scale": 1.2})
+
+
+@pytest.mark.parametrize("wrong, word", [
+    ((np.zeros((8, 9)), np.eye(2, 3)), "square.*9 x 8"), ((GREY, np.eye(3)), "target"),
+    ((GREY, np.zeros((2, 3))), "target.*invertible"), ((GREY, np.eye(2, 3), np.eye(2, 3) * np.nan), "theta.*finite"),
+    ((GREY, np.eye(2, 3), None, -1.0), "margin")])
+def test_straighten_figure_refuses(wrong, word):
+    with pytest.raises(ValueError, match=word):
+        widgets.StraightenFigure(*wrong)

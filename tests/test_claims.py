@@ -80,3 +80,34 @@ def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, 
     assert [p.name for p in tmp_path.glob("tab-boundaries-*")] == ["tab-boundaries-vgg-0"]
     assert 0 <= seen[0]["overlap"] <= 1 and len(seen[0]["overlap_of_each"]) == 16 and seen[0]["subsets"]
     assert seen[0]["parameters"] > seen[1]["parameters"] > seen[0]["stem_parameters"]
+
+
+@pytest.fixture
+def scpan_claims(tmp_path, monkeypatch):
+    claims = script("claims_scpan")
+    small = claims.replace(claims.scpan.LITE, image_size=32, channels=8, depth=1, stem=(4, 4, 8))
+    monkeypatch.setattr(claims.scpan, "LITE", small)
+    monkeypatch.setattr(claims, "BUDGET", {"steps": 2, "lr": 1e-3, "pairs_a_step": 2, "amp": "off"})
+    monkeypatch.setattr(claims, "FEW", 2)
+    faces = claims.save_packed(tmp_path / "faces", claims.SyntheticFaces(4, 48, 2))
+    monkeypatch.setattr(claims, "pack", lambda folder, name: faces)
+    return claims
+
+
+def test_scpan_arms_differ_in_what_they_say_they_do(scpan_claims, tmp_path):
+    found = {}
+    for name, some in {"shn": (scpan_claims.SHN, scpan_claims.without_pairs()), "scpan": ()}.items():
+        (tmp_path / name).mkdir()
+        found[name] = scpan_claims.arm(*some, pairs=2)(0, tmp_path / name)
+        assert np.isfinite(found[name]["nme"]) and len(found[name]["errors"]) == 4 and found[name]["subsets"]
+    assert found["shn"]["nme"] != found["scpan"]["nme"]
+    assert found["shn"]["parameters"] != found["scpan"]["parameters"]
+
+
+def test_unlabelled_faces_of_semi_scpan_have_no_labels_and_no_face_twice(scpan_claims, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(scpan_claims, "fit", lambda model, pairs, *rest, **more: seen.append(pairs))
+    scpan_claims.ARMS["semi"](0, tmp_path)
+    few, many = seen[0].parts
+    assert [int(i) for i in few.samples.indices] == [0, 1] and list(many.samples.indices) == [2, 3]
+    assert seen[0][1]["landmarks"].isnan().all()

@@ -374,6 +374,42 @@ class BaliFigure(Figure):
         super().__init__(options, {"points": points} | ({} if image is None else {"image": picture(image)}))
 
 
+class PairFigure(Figure):
+    """Turn, scale and mirror a picture's twin: what self-calibration compares, and what it cannot tell apart.
+
+    Args:
+        image: square, (S, S) or (S, S, 3).
+        landmarks: (K, 2) in pixels of the image.
+        markup: names the flip pairs, where the count fits.
+        size: of the maps that are compared, from 8 to 64.
+        sigma: width of the peaks in map pixels, from 0.5 to 4.
+        nose: the landmark that one of the lazy answers gives for all.
+
+    Example:
+        >>> PairFigure(face.image, face.landmarks)
+
+    Source: SCPAN Eq. 7, 12, 15 and 17.
+    """
+
+    _esm = script("pair")
+
+    def __init__(self, image: np.ndarray, landmarks: object, markup: str = "68", size: int = 32, sigma: float = 1.5,
+                 nose: int = 30) -> None:
+        count = markups.get(markup).count
+        landmarks = _floats("landmarks", landmarks, (count, 2))
+        if not np.isfinite(landmarks).all():
+            raise ValueError("landmarks must be finite, got NaN or infinity")
+        sides = _size(image)
+        if sides["width"] != sides["height"]:
+            raise ValueError(f"image must be square, got {sides['width']} x {sides['height']}")
+        for name, value, low, high in (("size", size, 8, 64), ("sigma", sigma, 0.5, 4), ("nose", nose, 0, count - 1)):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+        flip = np.array(markups.get(markup).flip, np.int32)
+        super().__init__({"side": sides["width"], "size": size, "sigma": sigma, "nose": nose},
+                         {"landmarks": landmarks, "flip": flip, "image": picture(image)})
+
+
 class BoundaryFigure(Figure):
     """Drag the landmarks of a boundary: the line through them, its heatmap, and what snapping to pixels does to it.
 

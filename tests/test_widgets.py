@@ -18,7 +18,7 @@ from facealign_lite import contours, geometry, heatmaps, metrics, msm, rht, scpa
 
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
-SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "contour weakloss", "contour contourness",
+SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "pair", "contour weakloss", "contour contourness",
            "reference", "exemplars", "contour extraction", "boundary")
 
 
@@ -133,6 +133,10 @@ BOOK = msm.ShapeDictionary(TRUTH + np.random.default_rng(7).normal(0, 4, (30, 68
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 2, 1, 2)), [(0, 1)]), "predictions"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 0)]), "positive"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 1)], truth=np.zeros((1, 2, 2))), "truth"),
+    (lambda: widgets.PairFigure(np.zeros((8, 9), np.uint8), np.ones((68, 2))), "square .*9 x 8"),
+    (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.ones((67, 2))), r"landmarks .*\(67, 2\)"),
+    (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.full((68, 2), np.nan)), "landmarks"),
+    (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.ones((68, 2)), nose=68), "nose .*68"),
     (lambda: widgets.BaliFigure(np.ones((1, 2)), (8, 8)), "points .*1"),
     (lambda: widgets.BaliFigure(np.ones((2, 3)), (8, 8)), r"points .*\(2, 3\)"),
     (lambda: widgets.BaliFigure([[1, 1], [8, 3]], (9, 8)), "points .*8 x 9"),
@@ -222,6 +226,23 @@ def test_ticks_are_round_and_inside():
     assert narrow == pytest.approx([0, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2])
     assert wide == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert powers == [0.5, 1, 2, 5, 10, 20]
+
+
+@needs_node
+@pytest.mark.parametrize("degrees, scale, mirror", [(25, 0.8, True), (-60, 0.5, False), (0, 1, True)])
+def test_pair_script_moves_and_compares_like_the_library(degrees, scale, mirror):
+    points = np.random.default_rng(5).uniform(2, 29, (4, 2))
+    linear = scpan.linear_map(*(torch.tensor([v], dtype=torch.float64) for v in (np.deg2rad(degrees), scale)),
+                              torch.tensor([mirror]))
+    wanted = scpan.move_points(torch.from_numpy(points)[None], linear, 32, range(4))[0]
+    twin = points[::-1]
+    heat = heatmaps.encode(points, 32, 1.5 * scale), heatmaps.encode(twin.copy(), 32, 1.5)
+    mean = scpan.js_divergence(*map(torch.from_numpy, heat)).mean()
+    script = f"linearMap({degrees}, {scale}, {str(mirror).lower()})"
+    moved, found = run("pair", f"[movePoints({points.tolist()}, {script}, 32), meanDivergence({points.tolist()}, "
+                               f"{twin.tolist()}, {1.5 * scale}, 1.5, 32)]")
+    np.testing.assert_allclose(moved, wanted, atol=1e-6)
+    assert found == pytest.approx(float(mean), abs=1e-9)
 
 
 @needs_node

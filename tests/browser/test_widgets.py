@@ -681,7 +681,7 @@ FIGURES = {
     "ced": lambda: widgets.CedFigure(ERRORS), "face": turning, "overlay": overlay, "steps": training,
     "reference": reference_figure, "exemplars": exemplar_figure,
     "contourness": widgets.ContournessFigure,
-    "extraction": extraction_figure,
+    "extraction": extraction_figure, "straighten": lambda: straighten_figure(),
 }
 
 LUMINANCE = """(names) => {
@@ -784,3 +784,42 @@ def test_boundary_shows_what_the_library_computes_while_a_landmark_moves(show):
         before = snapshot(page), snapshot(page, 1)
         press(page.get_by_role("radio", name=name), "Space")
         assert (snapshot(page), snapshot(page, 1)) != before, name
+
+
+# ---- StraightenFigure -------------------------------------------------------------------------------------------
+
+CROOKED = np.array([[0.9, -0.4, 0.1], [0.4, 0.9, -0.05]])
+
+
+def straighten_figure():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[10:30, 20:50] = 255, 120, 0
+    return widgets.StraightenFigure(image, CROOKED)
+
+
+def test_straighten_shows_what_the_library_computes_while_the_frame_moves(show):
+    page = show(straighten_figure())
+
+    def check(theta):
+        pose = msm.pose_residual(*(torch.tensor(value)[None] for value in (theta, CROOKED)))
+        loss = msm.parameter_loss(*(torch.tensor(value)[None] for value in (theta, CROOKED))).item()
+        shown = [float(row[1].split("\u00a0")[0].split()[0].rstrip("°")) for row in rows(page)[2:6]]
+        wanted = [pose.rotation.item(), pose.scale.item(), 100 * pose.shift.item(), loss]
+        np.testing.assert_allclose(shown, wanted, atol=0.0501)
+    check(np.eye(2, 3))
+    press(page.get_by_role("slider", name="Middle of the frame"), "ArrowRight", 8)            # half a pixel each
+    check(np.array([[1, 0, 4 * 2 / 64], [0, 1, 0]]))
+    before = snapshot(page, 1)
+    press(page.get_by_role("slider", name="Right side of the frame"), "ArrowDown", 20)
+    reach = np.array([32.0, 10.0]) / 32
+    check(np.array([[reach[0], -reach[1], 0.125], [reach[1], reach[0], 0]]))
+    assert snapshot(page, 1) != before
+    press(page.get_by_role("button", name="Straight"), "Enter")
+    check(CROOKED)
+    assert rows(page)[5][1] == "0.000"
+    for name in ("the right frame", "grid"):
+        before = snapshot(page)
+        press(page.get_by_role("checkbox", name=name), "Space")
+        assert snapshot(page) != before, name
+    press(page.get_by_role("button", name="As it came"), "Enter")
+    check(np.eye(2, 3))

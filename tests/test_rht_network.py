@@ -97,7 +97,7 @@ def test_what_is_drawn_are_points_and_lines():
         for p, chain in enumerate(markups.boundaries("19")):
             line = points[b, list(chain)]
             line = line if len(line) > 1 else line.expand(2, 2)
-            torch.testing.assert_close(maps[b, 19 + p], contours.encode(line[None], 32, 2.6)[0])
+            torch.testing.assert_close(maps[b, 19 + p], contours.encode(line[None], 32, 1.3)[0])
     assert rht.draw(points, replace(TINY, boundaries=False)).shape == (2, 19, 32, 32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import contours, heatmaps, metrics, msm, rht, scpan, tab, widgets
+from facealign_lite import contours, heatmaps, markups, metrics, msm, rht, scpan, tab, widgets
 
 MOUNT = """async ({ esm, css, options, arrays, data, theme }) => {
   document.documentElement.dataset.theme = theme;
@@ -448,6 +448,59 @@ def test_bali_settings_are_seen(show):
         page.get_by_label(name, exact=True).click()
         settle(page)
         assert snapshot(page) != before, name
+
+
+# ---- PairFigure -------------------------------------------------------------------------------------------------
+
+PAIR_POINTS = np.random.default_rng(6).uniform(40, 88, (68, 2)).astype(np.float32)
+
+
+def expected_pair(degrees, scale, mirror, swap=True, again=False, answer=None):
+    """Divergence of the moved answer from the twin's, and of the answer from the truth, on maps of 32 pixels."""
+    flip = list(markups.get("68").flip)
+    linear = scpan.linear_map(torch.tensor([np.deg2rad(degrees)]), torch.tensor([scale], dtype=torch.float64),
+                              torch.tensor([mirror]))
+    truth = torch.from_numpy(PAIR_POINTS).double()
+    said = truth if answer is None else torch.tensor(answer, dtype=torch.float64).expand(68, 2)
+    moved = scpan.move_points(said[None], linear, 128, range(68))[0]
+    twin, disturbed = (moved[flip] if mirror and yes else moved for yes in (True, swap))
+    width = 1.5 if again else 1.5 * scale
+
+    def apart(a, b, sigma):
+        on_map = (heatmaps.to_heatmap(q, 128, 32) for q in (a, b))
+        return scpan.js_divergence(*(heatmaps.encode(q, 32, w) for q, w in zip(on_map, (sigma, 1.5)))).mean().item()
+    return [apart(disturbed, twin, width), apart(said, truth, 1.5)]
+
+
+def shown_pair(page):
+    return [float(row[1]) for row in rows(page)]
+
+
+def test_pair_shows_what_the_library_computes_for_every_answer(show):
+    page = show(widgets.PairFigure(np.full((128, 128), 99, np.uint8), PAIR_POINTS))
+    assert shown_pair(page) == pytest.approx(expected_pair(25, 0.8, True), abs=1e-3)
+    press(page.get_by_role("slider", name="turn"), "ArrowRight", 3)
+    assert shown_pair(page) == pytest.approx(expected_pair(28, 0.8, True), abs=1e-3)
+    page.get_by_label("right and left change places").click()
+    settle(page)
+    named = shown_pair(page)
+    assert named == pytest.approx(expected_pair(28, 0.8, True, swap=False), abs=1e-3) and named[0] > 0.3
+    page.get_by_label("peaks blurred again").click()
+    page.get_by_label("mirrored").click()
+    settle(page)
+    assert shown_pair(page) == pytest.approx([0, 0], abs=1e-3)
+    press(page.get_by_role("radio", name="all in the middle"), "Space")
+    assert shown_pair(page) == pytest.approx(expected_pair(28, 0.8, False, again=True, answer=[63.5, 63.5]), abs=1e-3)
+    press(page.get_by_role("radio", name="all on the nose"), "Space")
+    wanted = expected_pair(28, 0.8, False, again=True, answer=PAIR_POINTS[30].tolist())
+    assert shown_pair(page) == pytest.approx(wanted, abs=1e-3) and wanted[1] > 0.3
+
+
+def test_pair_draws_the_twin_where_the_landmarks_say(show):
+    page = show(widgets.PairFigure(np.full((128, 128), 99, np.uint8), PAIR_POINTS))
+    before = snapshot(page), snapshot(page, 1)
+    press(page.get_by_role("slider", name="scale"), "ArrowLeft", 2)
+    assert snapshot(page) == before[0] and snapshot(page, 1) != before[1]
 
 
 # ---- ReferenceFigure --------------------------------------------------------------------------------------------

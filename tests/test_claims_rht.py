@@ -1,0 +1,64 @@
+"""The script that decides RHT's claims: who lends what, and every arm's network, on a few toy faces."""
+
+import numpy as np
+import pytest
+import torch
+from test_claims import script
+
+from facealign_lite import heatmaps, rht
+from facealign_lite.data import Sample
+
+
+@pytest.fixture(scope="module")
+def claims():
+    return script("claims_rht")
+
+
+@pytest.fixture(scope="module")
+def faces():
+    rng = np.random.default_rng(0)
+    return [Sample(rng.integers(0, 255, (96, 96), np.uint8), rng.uniform(20, 76, (68, 2))) for _ in range(4)]
+
+
+def test_every_lender_lends_something_else(claims, faces):
+    references = rht.References.of(faces, 64)
+    ways = {"most": np.array([0, 1, 2, 3]), "least": np.array([3, 2, 1, 0]), "neutral": np.array([2, 2, 2, 2])}
+    lent = {}
+    for name in claims.LENDERS:
+        some, choice = claims.borrowed(name, references, ways.__getitem__, 4)
+        lent[name] = torch.cat([some.images[choice].flatten(1), some.landmarks[choice].flatten(1)], 1)
+    names = list(lent)
+    assert all(not torch.equal(lent[a], lent[b]) for i, a in enumerate(names) for b in names[:i])
+    pixels = 64 * 64
+    for name in ("most_1_2", "most_1_4", "no_picture"):             # other pictures, the same landmarks
+        assert torch.equal(lent[name][:, pixels:], lent["most"][:, pixels:])
+    assert torch.equal(lent["wrong"][:, :pixels], lent["most"][:, :pixels])
+    assert (lent["mean_shape"][:, :pixels] == 0).all() and len(lent["mean_shape"][:, pixels:].unique(dim=0)) == 1
+    with pytest.raises(ValueError, match="name must be"):
+        claims.borrowed("best", references, ways.__getitem__, 4)
+
+
+def test_a_network_that_knows_the_answer_has_no_error(claims, faces):
+    """Pairs, the network's inputs, decoding and errors fit together."""
+    crops = rht.Pairs(faces, rht.References.of(faces, 64), [1, 2, 3, 0])
+
+    class Knows(rht.Rht):
+        def forward(self, image, reference, landmarks):
+            which = [int((crops[i]["image"] - one).abs().sum(dtype=torch.float64).item() > 0) for one in image
+                     for i in range(4)]
+            rows = np.reshape(which, (len(image), 4)).argmin(1)
+            points = torch.stack([crops[i]["landmarks"] for i in rows])
+            assert torch.equal(landmarks, torch.stack([crops[i]["reference_landmarks"] for i in rows]))
+            return rht.RhtOutput(None, None, rht.draw(heatmaps.to_heatmap(points, 128, 64))[:, :68])
+    found = claims.measure(Knows(), faces, crops.references, crops.choice)
+    assert found.errors.max() < 0.01
+
+
+def test_the_arms_are_the_papers_tables_and_two_more_questions(claims):
+    assert set(rht.ABLATION) < set(claims.ARMS)
+    assert {"no_boundaries", "trans_hg", "rht_hg", "trans_h", "rht_h", "mean_shape", "wrong"} < set(claims.ARMS)
+
+
+def test_a_run_of_two_steps(claims, faces):
+    model = claims.train(rht.LITE, faces, rht.References.of(faces, 64), 0, None, steps=2)
+    assert all(p.isfinite().all() for p in model.parameters()) and not model.training

@@ -126,13 +126,13 @@ function render({ model, el }) {
       const now = theta(), left = residual(now, target, margin), off = lossesOf(now, target, size);
       return [
         ...now.map((row, i) => {
-          return { cells: [i ? "second row" : "first row of theta", row.map((v) => fixed(v, 2)).join("\u2003")] };
+          return { cells: [i ? "theta, row 2" : "theta, row 1", row.map((v) => fixed(v, 2)).join("\u2002")] };
         }),
         { cells: ["still turned by", `${fixed(left.rotation, 1)}°`] },
         { cells: ["size", `${fixed(left.scale, 3)} ×`] },
         { cells: ["off the middle", percent(left.shift)] },
         { cells: ["loss of Eq. 5", fixed(off.parameters, 3)], strong: true },
-        { cells: ["places of the grid off by", `${fixed(off.grid, 1)} px`], strong: true },
+        { cells: ["grid off by", `${fixed(off.grid, 1)} px`], strong: true },
       ];
     },
   });

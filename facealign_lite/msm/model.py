@@ -154,7 +154,7 @@ def run(model: Msm, images: Tensor, reconstruct: bool = True, method: str = "cen
         rebuilt = dictionary.reconstruct(to_frame(shape, config.image_size, config.margin).numpy(), trust,
                                          min(k, len(dictionary)), ridge, keep=keep)
         final = from_frame(torch.from_numpy(rebuilt), config.image_size, config.margin)
-    theta = theta.double().cpu()
+    theta = theta.cpu().double()
     return Found(move(final, theta, config.image_size), torch.from_numpy(share), torch.from_numpy(trust), shape,
                  theta)                                                                 # line 14
 

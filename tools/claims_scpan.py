@@ -25,7 +25,7 @@ from facealign_lite.training import TrainConfig, fit
 WHAT = "lite SCPAN and what it is made of, trained on pairs of rendered faces"
 DATA = "SyntheticFaces(3000, seed=2), tested on the first 600 faces of the benchmark"
 SEEDS = [0, 1, 2]
-BUDGET = {"steps": 400, "lr": 4e-3, "pairs_a_step": 8, "amp": "bf16"}
+BUDGET = {"steps": 420, "lr": 4e-3, "pairs_a_step": 6, "amp": "bf16"}
 
 FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600
 FEW = 100                       # faces with labels where most have none

@@ -79,8 +79,10 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
         weight: lambda, of the consistency of the three scales, where there are both transformations.
         all_visible: hidden landmarks teach as well, as in sets that annotate them like the others (300-W); else Eq. 7
             takes the batch's ``visibility``.
-        printed: with Eq. 8 summed over channels and pixels. Of 64 x 16 x 16 to 32 x 64 x 64 features that is a
-            thousand times Eq. 7, and cheapest where the reference's features are all zero; else their mean.
+        printed: with Eq. 8 as printed, summed over channels and pixels, and over the three scales. Before training
+            that is some fifty times Eq. 7, and cheapest where the reference's features are all zero. Else it is summed
+            over pixels and averaged over channels and scales, as Eq. 7 is over maps: then both weigh about the same.
+            Averaged over pixels too, it was too weak to move the affine map at all.
 
     Source: RHT Eq. 9.
     """
@@ -93,7 +95,7 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
                                           truth[:, count:])}
         if moved.soft is not None and moved.hard is not None and weight:
             confidence = moved.confidence.float()
-            scales = [consistency_loss(hard.float(), soft.float(), confidence) / (1 if printed else hard[0].numel())
+            scales = [consistency_loss(hard.float(), soft.float(), confidence) / (1 if printed else 3 * hard.shape[1])
                       for hard, soft in zip(moved.hard, moved.soft)]
             parts["consistency"] = weight * sum(scales)
         return parts

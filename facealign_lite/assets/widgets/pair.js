@@ -87,11 +87,11 @@ function render({ model, el }) {
       meanDivergence(onMap(said), onMap(truth), sigma, sigma, size)];
   };
   fig.stage.append(table(fig, {
-    caption: "Divergence, mean over landmarks, from 0 to log 2 = 0.693",
+    caption: "Mean divergence, at most 0.693",
     rows: () => {
       const [calibrated, labels] = losses();
-      return [{ cells: ["moved answer against the twin's: needs no label", fixed(calibrated, 3)], strong: true },
-        { cells: ["answer against the labels", fixed(labels, 3)] }];
+      return [{ cells: ["twins, no label", fixed(calibrated, 3)], strong: true },
+        { cells: ["labels", fixed(labels, 3)] }];
     },
   }));
 

@@ -129,7 +129,8 @@ def test_unlabelled_crops_keep_their_labels_to_themselves():
     few, many = Crops(samples(2), 32, seed=1), Crops(samples(5), 32, seed=2)
     pairs = Pairs(few, many)
     assert len(pairs) == 10
-    items = [pairs[i] for i in range(10)]
+    items = list(pairs)                                                         # ends by itself
+    assert len(items) == 10
     assert [float(item["labelled"]) for item in items] == [1, 0] * 5
     assert all(item["landmarks"].isnan().all() == (item["labelled"] == 0) for item in items)
     shown = [next(k for k in range(5) if torch.equal(item["image"][0], many[k]["image"])) for item in items[1::2]]

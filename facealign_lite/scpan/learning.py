@@ -50,7 +50,12 @@ class Pairs(Dataset):
         Returns:
             image (2, C, S, S); landmarks (2, K, 2) in crop pixels, NaN where unlabelled; linear (2, 2), what was done
             to the twin; labelled, 1 or 0.
+
+        Raises:
+            IndexError: beyond the last pair.
         """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index}")
         kind, nth = index % len(self.parts), index // len(self.parts)
         part = self.parts[kind]
         turns = -(-len(self) // (len(self.parts) * len(part)))

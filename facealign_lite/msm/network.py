@@ -102,7 +102,7 @@ class HeatNet(nn.Module):
         """Logits of every stack, the last being the prediction; ``heat`` makes heat of them.
 
         The paper says neither what its maps are nor under which loss they are learnt. Squared differences to peaks of
-        height 1 left ours empty for as long as we watched, since an empty map is nearly right everywhere; trained by
+        height 1 left ours empty for the 60 steps we watched, since an empty map is nearly right everywhere; trained by
         ``nets.landmark_loss`` they are probabilities.
 
         Args:

@@ -156,20 +156,32 @@ def test_the_loss_is_the_sum_of_its_equations(samples, references):
     for all_visible, visible in ((True, torch.ones(3, 19)), (False, batch["visibility"])):
         seven = rht.heatmap_loss(out.landmarks, truth[:, :19], visible, out.boundaries, truth[:, 19:])
         eight = [rht.consistency_loss(e, s, out.moved.confidence) for e, s in zip(out.moved.hard, out.moved.soft)]
-        for printed, sizes in ((True, (1, 1, 1)), (False, (3 * 8, 3 * 6, 3 * 4))):
+        for printed, moving in ((True, sum(eight)), (False, eight[0] / 8)):
             found = sum(rht.rht_loss(TINY, all_visible=all_visible, printed=printed)(out, batch).values())
-            wanted = rht.overall_loss(seven, sum(e / n for e, n in zip(eight, sizes)))
-            torch.testing.assert_close(found, wanted)
+            torch.testing.assert_close(found, rht.overall_loss(seven, moving))
     assert set(rht.rht_loss(TINY, weight=0)(out, batch)) == {"heatmaps"}
+
+
+def test_agreement_teaches_the_affine_map_and_empties_no_features(samples, references):
+    torch.manual_seed(0)
+    net, batch = rht.Rht(TINY), batch_of(rht.Pairs(samples, references, size=64))
+    for printed in (False, True):
+        net.zero_grad(set_to_none=True)
+        rht.rht_loss(TINY, printed=printed)(run(net, batch), batch)["consistency"].backward()
+        assert net.transformer.localization.move.weight.grad.abs().max() > 0
+        taught = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in net.transformer.values.parameters()]
+        assert any(taught) == printed
 
 
 def test_the_loss_of_flat_maps_has_finite_gradients(samples, references):
     batch = batch_of(rht.Pairs(samples, references, size=64))
     flat = [torch.zeros(3, n, 32, 32, requires_grad=True) for n in (15, 19)]
-    moved = [[torch.zeros(3, 4, 8 * s, 8 * s, requires_grad=True) for s in (1, 2, 4)] for _ in range(2)]
-    out = rht.RhtOutput(rht.Transformed(*moved, torch.zeros(3, 1, 8, 8), None, None), *flat)
-    sum(rht.rht_loss(TINY)(out, batch).values()).backward()
-    assert all(t.grad.isfinite().all() for t in [*flat, *moved[0], *moved[1]])
+    moved = [[torch.zeros(3, 4, 8 * s, 8 * s, requires_grad=True) for s in (1, 2, 4)] for _ in range(3)]
+    theta = torch.eye(2, 3).repeat(3, 1, 1).requires_grad_()
+    out = rht.RhtOutput(rht.Transformed(*moved[:2], torch.zeros(3, 1, 8, 8), None, theta, moved[2]), *flat)
+    for printed in (True, False):
+        sum(rht.rht_loss(TINY, printed=printed)(out, batch).values()).backward()
+    assert all(t.grad.isfinite().all() for t in [*flat, *moved[0], *moved[1], theta])
 
 
 @pytest.mark.parametrize("wrong", [dict(landmarks=0), dict(image_size=60), dict(widths=(8, 4)), dict(patch=4),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from facealign_lite.heatmaps import to_heatmap
 
-from .network import LITE, RhtConfig, RhtOutput, draw
-from .transform import scale_of
+from .network import LITE, RhtConfig, RhtOutput, Transformed, draw
+from .transform import hard_transform, scale_of
 
 WEIGHT = 0.1     # lambda, of the affine consistency (section III-D)
 
@@ -79,10 +79,10 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
         weight: lambda, of the consistency of the three scales, where there are both transformations.
         all_visible: hidden landmarks teach as well, as in sets that annotate them like the others (300-W); else Eq. 7
             takes the batch's ``visibility``.
-        printed: with Eq. 8 as printed, summed over channels and pixels, and over the three scales. Before training
-            that is some fifty times Eq. 7, and cheapest where the reference's features are all zero. Else it is summed
-            over pixels and averaged over channels and scales, as Eq. 7 is over maps: then both weigh about the same.
-            Averaged over pixels too, it was too weak to move the affine map at all.
+        printed: with Eq. 8 summed over channels, pixels and the three scales, some fifty times Eq. 7 before training,
+            and teaching all. Then it is cheapest to empty the reference's features, and within fifty steps they were.
+            Else it is taken at 1x, averaged over channels as Eq. 7 is over maps, and teaches the affine map only,
+            which is what the paper wants it for.
 
     Source: RHT Eq. 9.
     """
@@ -94,9 +94,18 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
         parts = {"heatmaps": heatmap_loss(maps, truth[:, :count], visible, outputs.boundaries.float(),
                                           truth[:, count:])}
         if moved.soft is not None and moved.hard is not None and weight:
-            confidence = moved.confidence.float()
-            scales = [consistency_loss(hard.float(), soft.float(), confidence) / (1 if printed else 3 * hard.shape[1])
-                      for hard, soft in zip(moved.hard, moved.soft)]
-            parts["consistency"] = weight * sum(scales)
+            parts["consistency"] = weight * (_all_agree(moved) if printed else _map_agrees(moved))
         return parts
     return loss
+
+
+def _all_agree(moved: Transformed) -> Tensor:
+    """Eq. 8 of the three scales, as printed."""
+    confidence = moved.confidence.float()
+    return sum(consistency_loss(e.float(), s.float(), confidence) for e, s in zip(moved.hard, moved.soft))
+
+
+def _map_agrees(moved: Transformed) -> Tensor:
+    """Eq. 8 at 1x, a channel; a function of the affine map alone."""
+    value, soft, confidence = (t.detach().float() for t in (moved.values[0], moved.soft[0], moved.confidence))
+    return consistency_loss(hard_transform(value, moved.theta), soft, confidence) / value.shape[1]

@@ -100,6 +100,7 @@ class Transformed(NamedTuple):
     confidence: Tensor | None       # (B, 1, H, W)
     index: Tensor | None            # (B, H W)
     theta: Tensor | None            # (B, 2, 3)
+    values: list[Tensor] | None     # features of the reference's heatmaps, before they are moved
 
 
 class RhtOutput(NamedTuple):
@@ -161,7 +162,7 @@ class ReferenceTransformer(nn.Module):
         if self.localization is not None:
             theta = self.localization(query, key)
             hard = [hard_transform(value, theta) for value in values]
-        return Transformed(soft, hard, confidence, index, theta)
+        return Transformed(soft, hard, confidence, index, theta, values)
 
 
 class FeatureFusion(nn.Module):
@@ -249,7 +250,7 @@ class Rht(nn.Module):
         size, channels = self.config.image_size, self.config.in_channels
         if tuple(image.shape[1:]) != (channels, size, size):
             raise ValueError(f"image must be (B, {channels}, {size}, {size}), got {tuple(image.shape)}")
-        moved = Transformed(None, None, None, None, None)
+        moved = Transformed(*[None] * 6)
         if self.transformer is not None:
             if reference is None or landmarks is None:
                 raise ValueError("reference and landmarks must be given, got None")

@@ -1,6 +1,6 @@
 """Train the weights that the library ships, on rendered faces only.
 
-    python tools/train_zoo.py hourglass|acenet|scpan [--faces 18000] [--steps 6600] [--device auto]
+    python tools/train_zoo.py hourglass|acenet|scpan|rht [--faces 18000] [--steps 6600] [--device auto]
 
 Renders the training faces once into ``_build/faces``, trains with checkpoints in ``_build/zoo`` (a killed run goes on
 where it stopped), and writes ``facealign_lite/assets/weights/<name>.safetensors`` and ``results/training_<name>.json``.
@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from facealign_lite import acenet, scpan, zoo
+from facealign_lite import acenet, rht, scpan, zoo
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
 from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
@@ -29,7 +29,8 @@ TRAIN_SEED = 1           # of the rendered faces; the test faces have another
 
 RECIPES = {"hourglass": "lite stacked hourglass, 68 landmarks, rendered faces only",
            "acenet": "lite ACE network, 12 anchors and 13 contours, fully supervised on rendered faces only",
-           "scpan": "lite SCPAN, 68 landmarks, on rendered faces and their disturbed twins only"}
+           "scpan": "lite SCPAN, 68 landmarks, on rendered faces and their disturbed twins only",
+           "rht": "lite RHT with a ResNet, 68 landmarks, rendered faces only, references among them"}
 
 
 def faces(count: int, workers: int) -> PackedFaces:
@@ -50,6 +51,10 @@ def recipe(name: str, samples: PackedFaces) -> tuple[nn.Module, Any, Callable, d
         crops = Crops(samples, scpan.LITE.image_size, Augmentation(), seed=0)
         return (scpan.Scpan(scpan.LITE), scpan.Pairs(crops), scpan.scpan_loss(scpan.LITE),
                 {"batch_size": 8, "lr": 4e-3, "ema": 0.999})                    # pairs: 16 images
+    if name == "rht":
+        lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], rht.LITE.heatmap_size)
+        return (rht.Rht(rht.LITE), rht.Pairs(samples, lent, augment=Augmentation(), seed=0), rht.rht_loss(rht.LITE),
+                {"batch_size": 16, "lr": 6e-3, "ema": 0.999})
     halves = (Crops(samples, acenet.LITE.image_size, Augmentation(), seed=seed) for seed in (0, 1))
     return (acenet.AceNet(acenet.LITE), acenet.TwoDomains(*halves), acenet.lines_loss(exact="always"),
             {"batch_size": 16, "lr": 5e-3})

@@ -23,7 +23,7 @@ from facealign_lite.training import TrainConfig, fit
 WHAT = "lite TAB networks from random weights, boundaries first, then landmarks with the boundary part frozen"
 DATA = "SyntheticFaces(3000, seed=2), tested on the first 600 faces of the benchmark"
 SEEDS = [0, 1, 2]
-BUDGET = {"boundary_steps": 550, "landmark_steps": 450, "lr": 8e-3, "landmark_lr": 5e-3, "batch_size": 16,
+BUDGET = {"boundary_steps": 400, "landmark_steps": 320, "lr": 8e-3, "landmark_lr": 5e-3, "batch_size": 16,
           "amp": "bf16"}
 
 FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600

@@ -213,7 +213,8 @@ def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6, 
     steps = int(np.ceil(reach))
     d = torch.linspace(-reach, reach, 2 * steps + 1, device=chain.device)
     across = on_line[..., None, :] + d[:, None] * normal[..., None, None, :]             # (..., M - 1, T, D, 2)
-    best = sample(score, across.flatten(-4, -2), reading).unflatten(-1, across.shape[-4:-1]).amax(-1)   # (..., M - 1, T)
+    read = sample(score, across.flatten(-4, -2), reading).unflatten(-1, across.shape[-4:-1])  # (..., M - 1, T, D)
+    best = read.amax(-1)                                                                 # (..., M - 1, T)
     return _mean(to_loss(best).mean(-1), length[..., 0])
 
 

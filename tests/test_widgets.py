@@ -133,7 +133,7 @@ BOOK = msm.ShapeDictionary(TRUTH + np.random.default_rng(7).normal(0, 4, (30, 68
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 2, 1, 2)), [(0, 1)]), "predictions"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 0)]), "positive"),
     (lambda: widgets.StepsFigure([GREY], [0], np.zeros((1, 1, 1, 2)), [(0, 1)], truth=np.zeros((1, 2, 2))), "truth"),
-    (lambda: widgets.PairFigure(np.zeros((8, 9), np.uint8), np.ones((68, 2))), "square .*9 x 8"),
+    (lambda: widgets.PairFigure(np.zeros((8, 9), np.uint8), np.ones((68, 2))), "square.*9 x 8"),
     (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.ones((67, 2))), r"landmarks .*\(67, 2\)"),
     (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.full((68, 2), np.nan)), "landmarks"),
     (lambda: widgets.PairFigure(np.zeros((8, 8), np.uint8), np.ones((68, 2)), nose=68), "nose .*68"),

@@ -96,7 +96,7 @@ def js_divergence(maps: Tensor, targets: Tensor) -> Tensor:
     Source: SCPAN Eq. 15.
     """
     _same(maps, targets)
-    return _Divergence.apply(distribution(maps).flatten(-2), distribution(targets).flatten(-2))
+    return _MapDivergence.apply(maps.flatten(-2), targets.flatten(-2))
 
 
 def divergence(maps: Tensor, targets: Tensor) -> Tensor:
@@ -268,6 +268,29 @@ def semi_supervised_loss(supervised: dict[str, Tensor], pair: Sequence[Maps], li
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
+
+class _MapDivergence(torch.autograd.Function):
+    """Of maps h as distributions p, q in one pass: d JS / d h = (g - sum p g) / sum h, g = log(p / m) / 2."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, targets: Tensor) -> Tensor:
+        slopes, parts = [], []
+        heat = [(m.clamp(min=0).to(torch.promote_types(m.dtype, torch.float32)) + EPSILON) for m in (maps, targets)]
+        sums = [h.sum(-1, keepdim=True) for h in heat]
+        p, q = (h.div_(total) for h, total in zip(heat, sums))
+        log_mean = (p + q).div_(2).log_()
+        for shares, total, m, needed in zip((p, q), sums, (maps, targets), ctx.needs_input_grad):
+            g = shares.log().sub_(log_mean).div_(2)
+            part = torch.linalg.vecdot(shares, g)
+            parts.append(part)
+            slopes.append(g.sub_(part[..., None]).div_(total).mul_(m >= 0) if needed else None)
+        ctx.save_for_backward(*slopes)
+        return parts[0] + parts[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        return tuple(None if slope is None else gradient[..., None] * slope for slope in ctx.saved_tensors)
+
 
 class _Divergence(torch.autograd.Function):
     """Of distributions p and q without zeros over the last axis; m = (p + q) / 2, d JS / d p = log(p / m) / 2.

@@ -328,7 +328,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(ROOT / "tools"))                     # one paper's claims may build on another's
     spec = importlib.util.spec_from_file_location("claims", ROOT / "tools" / f"claims_{arguments[0]}.py")
     claims = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(claims)
+    try:
+        spec.loader.exec_module(claims)                         # may look for photos that are not there
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if unknown := set(arguments[1:]) - set(claims.ARMS):
         print(f"error: arm must be one of {' '.join(claims.ARMS)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2

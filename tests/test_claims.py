@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -111,3 +112,27 @@ def test_unlabelled_faces_of_semi_scpan_have_no_labels_and_no_face_twice(scpan_c
     few, many = seen[0].parts
     assert [int(i) for i in few.samples.indices] == [0, 1] and list(many.samples.indices) == [2, 3]
     assert seen[0][1]["landmarks"].isnan().all()
+
+
+@pytest.fixture(scope="module")
+def msm_claims():
+    return script("claims_msm")
+
+
+@pytest.mark.parametrize("hidden", [0, 0.4])
+def test_msm_hides_what_it_says_and_measures_where_the_faces_are(msm_claims, faces, hidden):
+    test, plain = msm_claims.rough(faces, hidden), msm_claims.rough(faces, 0)
+    assert torch.equal(test.landmarks, plain.landmarks) and (test.visible <= plain.visible).all()
+    changed = (test.images != plain.images).any(1).float().flatten(1).mean(1)          # share of each crop
+    box = np.ptp(test.landmarks.numpy(), axis=1).prod(1) / msm_claims.SIZE**2
+    assert np.allclose(changed, hidden * box, rtol=0.2, atol=1e-3)
+    mean = torch.from_numpy(msm_claims.msm.mean_face(test.landmarks.numpy()))
+    theta = msm_claims.stgan.true_theta(test.landmarks.double(), mean, msm_claims.SIZE)
+    matrix = msm_claims.stgan.pixel_map(theta, msm_claims.SIZE)
+    straight = torch.linalg.solve(matrix[..., :2], (test.landmarks.double() - matrix[:, None, :, 2]).mT).mT
+    scores = np.where(np.arange(68) % 3 > 0, 1.0, 0.0) * np.ones((len(faces), 1))
+    found = msm_claims.Answer(straight.numpy(), scores, theta)
+    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, test, mean)["rotation"] < 1e-6
+    again = msm_claims.rebuilt(found, msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy())))
+    moved = np.linalg.norm(again.points - found.points, axis=-1)
+    assert moved[:, scores[0] == 1].max() < 1e-9 < moved[:, scores[0] == 0].max()

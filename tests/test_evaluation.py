@@ -270,6 +270,9 @@ def test_the_command_line_runs_a_papers_arms(tmp_path, monkeypatch, capsys):
     assert evaluation.main(["toy", "only"]) == 0
     assert evaluation.main(["toy", "only", "none"]) == 2
     assert "only" in (message := capsys.readouterr().err) and "none" in message
+    (tmp_path / "tools" / "claims_lost.py").write_text("open('no such photos')")
+    assert evaluation.main(["lost"]) == 2
+    assert "error" in (message := capsys.readouterr().err) and "no such photos" in message
     (tmp_path / "results" / "toy-only-4.json").write_text("{")
     assert evaluation.main(["toy"]) == 2
     assert "toy-only-4.json" in capsys.readouterr().err

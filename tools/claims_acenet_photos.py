@@ -24,7 +24,9 @@ WHAT = "ACE-Net and its baselines, trained on photos with 68 landmarks and on re
 SEEDS = claims.SEEDS
 BUDGET = claims.BUDGET
 FACES, SEED = 4000, 41
-FOLDER = Path(os.environ.get("DATA") or ".")
+if not os.environ.get("DATA"):
+    raise ValueError("say where the photos are: make reproduce PAPER=acenet DATA=folder")
+FOLDER = Path(os.environ["DATA"])
 
 
 def photos(folder: Path) -> tuple[Sequence[Any], Sequence[Any], str]:

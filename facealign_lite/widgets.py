@@ -82,6 +82,19 @@ def picture(image: np.ndarray) -> bytes:
     return buffer.tobytes()
 
 
+def _chain(points: object, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The landmarks of one boundary inside a small map, and the map's (height, width)."""
+    points = _floats("points", points, (None, 2))
+    height, width = (int(n) for n in size)
+    if not (1 < height <= 64 and 1 < width <= 64):
+        raise ValueError(f"size must be (height, width) from 2 to 64, got {size}")
+    if not 2 <= len(points) <= 17:
+        raise ValueError(f"points must be 2 to 17 landmarks, got {len(points)}")
+    if not ((points >= -0.5) & (points <= [width - 0.5, height - 0.5])).all():
+        raise ValueError(f"points must lie inside the {width} x {height} map, got {points.tolist()}")
+    return points, (height, width)
+
+
 def _floats(name: str, value: object, shape: tuple[int | None, ...]) -> np.ndarray:
     """``value`` as float32 of the wanted shape (None: any length), or a ValueError that names it."""
     array = np.asarray(value, dtype=np.float32)
@@ -357,14 +370,7 @@ class BaliFigure(Figure):
 
     def __init__(self, points: object, size: tuple[int, int], image: np.ndarray | None = None, sigma: float = 1.5,
                  radius: int = 5, decode_radius: int = 3, start: int = 0) -> None:
-        points = _floats("points", points, (None, 2))
-        height, width = (int(n) for n in size)
-        if not (1 < height <= 64 and 1 < width <= 64):
-            raise ValueError(f"size must be (height, width) from 2 to 64, got {size}")
-        if not 2 <= len(points) <= 17:
-            raise ValueError(f"points must be 2 to 17 landmarks, got {len(points)}")
-        if not ((points >= -0.5) & (points <= [width - 0.5, height - 0.5])).all():
-            raise ValueError(f"points must lie inside the {width} x {height} map, got {points.tolist()}")
+        points, (height, width) = _chain(points, size)
         for name, value, low, high in (("sigma", sigma, 0.5, 4), ("radius", radius, 1, 7),
                                        ("decode_radius", decode_radius, 0, 5), ("start", start, 0, len(points) - 1)):
             if not low <= value <= high:
@@ -429,14 +435,7 @@ class BoundaryFigure(Figure):
 
     def __init__(self, points: object, size: tuple[int, int], image: np.ndarray | None = None,
                  sigma: float = 1.0) -> None:
-        points = _floats("points", points, (None, 2))
-        height, width = (int(n) for n in size)
-        if not (1 < height <= 64 and 1 < width <= 64):
-            raise ValueError(f"size must be (height, width) from 2 to 64, got {size}")
-        if not 2 <= len(points) <= 17:
-            raise ValueError(f"points must be 2 to 17 landmarks, got {len(points)}")
-        if not ((points >= -0.5) & (points <= [width - 0.5, height - 0.5])).all():
-            raise ValueError(f"points must lie inside the {width} x {height} map, got {points.tolist()}")
+        points, (height, width) = _chain(points, size)
         if not 0.5 <= sigma <= 4:
             raise ValueError(f"sigma must lie in [0.5, 4], got {sigma}")
         options = {"width": width, "height": height, "sigma": sigma}

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from facealign_lite.data import save_packed
+from facealign_lite.synthetic import SyntheticFaces
+
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
@@ -73,7 +76,7 @@ def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, 
     monkeypatch.setattr(claims.tab, "LITE", small)
     monkeypatch.setattr(claims, "BUDGET", {"boundary_steps": 2, "landmark_steps": 1, "lr": 1e-3, "landmark_lr": 1e-3,
                                            "batch_size": 2, "amp": "off"})
-    faces = claims.save_packed(tmp_path / "faces", claims.SyntheticFaces(3, 48, 2))
+    faces = save_packed(tmp_path / "faces", SyntheticFaces(3, 48, 2))
     monkeypatch.setattr(claims, "pack", lambda folder, name: faces)
     seen = [claims.arm(scales=scales, fusion=t)(0, tmp_path / name)
             for name, scales, t in (("a", "multi", 2), ("b", "single", 0))]
@@ -90,7 +93,7 @@ def scpan_claims(tmp_path, monkeypatch):
     monkeypatch.setattr(claims.scpan, "LITE", small)
     monkeypatch.setattr(claims, "BUDGET", {"steps": 2, "lr": 1e-3, "pairs_a_step": 2, "amp": "off"})
     monkeypatch.setattr(claims, "FEW", 2)
-    faces = claims.save_packed(tmp_path / "faces", claims.SyntheticFaces(4, 48, 2))
+    faces = save_packed(tmp_path / "faces", SyntheticFaces(4, 48, 2))
     monkeypatch.setattr(claims, "pack", lambda folder, name: faces)
     return claims
 

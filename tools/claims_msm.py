@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from shared_faces import pack
 
 from facealign_lite import metrics, msm
-from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import benchmark
+from facealign_lite.data import Augmentation, Crops, PackedFaces
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.msm import network, stgan
 from facealign_lite.nets import landmark_loss
-from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, fit
 
 WHAT = "lite networks of MSM, each with and without ST-GAN before it and reconstruction behind it, on rough crops"
@@ -31,7 +30,6 @@ SEEDS = [0, 1, 2]
 BUDGET = {"generator_steps": 1500, "generator_lr": 1e-3, "steps": 900, "lr": 5e-3, "regression_lr": 2e-3,
           "batch_size": 16, "amp": "bf16"}
 
-FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600
 SIZE = 128
 ROUGH = replace(Augmentation(), shift=0.1)
 PLACED = replace(ROUGH, flip=0, outlier=0, gamma=0, contrast=(1, 1), brightness=0, noise=0, colour=0, inversion=0,
@@ -44,17 +42,6 @@ SIZES, NEIGHBOURS, THRESHOLDS = (50, 100, 200, 500, 1000, 2000), (10, 25, 50, 10
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------
-
-def pack(folder: Path, name: str) -> PackedFaces:
-    """Training or test faces, rendered once for all arms; training faces under the name that other claims use."""
-    count = FACES if name == "train" else TEST_FACES
-    path = folder / (f"faces{FACE_SEED}_{FACE_SIZE}_{FACES}" if name == "train" else f"benchmark_{FACE_SIZE}_{count}")
-    try:
-        return PackedFaces(path)
-    except OSError:
-        faces = SyntheticFaces(FACES, FACE_SIZE, FACE_SEED) if name == "train" else benchmark(FACE_SIZE, count)
-        return save_packed(path, faces, workers=2, progress=True)
-
 
 def shapes(folder: Path) -> NDArray:
     """Landmarks of the training faces, (3000, 68, 2)."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from shared_faces import pack
 from torch.utils.data import Subset
 
 from facealign_lite import scpan
-from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import Evaluation, benchmark, evaluate
+from facealign_lite.data import Augmentation, Crops
+from facealign_lite.evaluation import Evaluation, evaluate
 from facealign_lite.nets import parameter_count
-from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, fit
 
 WHAT = "lite SCPAN and what it is made of, trained on pairs of rendered faces"
@@ -27,7 +27,6 @@ DATA = "SyntheticFaces(3000, seed=2), tested on the first 600 faces of the bench
 SEEDS = [0, 1, 2]
 BUDGET = {"steps": 420, "lr": 4e-3, "pairs_a_step": 6, "amp": "bf16"}
 
-FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600
 FEW = 100                       # faces with labels where most have none
 # placement and tone; what else may befall a picture befalls its twin
 AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.2), outlier=0, inversion=0, light=0, blur=0,
@@ -35,17 +34,6 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.2), outlier=0
 
 SHN = {"bali": False, "attention": False}
 ONLY = scpan.Weights(last=1, field=0, coordinates=0, earlier=0, calibrated=0)
-
-
-def pack(folder: Path, name: str) -> PackedFaces:
-    """Training or test faces, rendered once for all arms, under the names that other claims use."""
-    count = FACES if name == "train" else TEST_FACES
-    path = folder / (f"faces{FACE_SEED}_{FACE_SIZE}_{FACES}" if name == "train" else f"benchmark_{FACE_SIZE}_{count}")
-    try:
-        return PackedFaces(path)
-    except OSError:
-        faces = SyntheticFaces(FACES, FACE_SIZE, FACE_SEED) if name == "train" else benchmark(FACE_SIZE, count)
-        return save_packed(path, faces, workers=2, progress=True)
 
 
 def train(seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable, labelled: Sequence[Any],

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shared_faces import pack
 
 from facealign_lite import tab
-from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import benchmark, evaluate
-from facealign_lite.synthetic import SyntheticFaces
+from facealign_lite.data import Augmentation, Crops, PackedFaces
+from facealign_lite.evaluation import evaluate
 from facealign_lite.training import TrainConfig, fit
 
 WHAT = "lite TAB networks from random weights, boundaries first, then landmarks with the boundary part frozen"
@@ -26,18 +26,6 @@ SEEDS = [0, 1, 2]
 BUDGET = {"boundary_steps": 400, "landmark_steps": 320, "lr": 8e-3, "landmark_lr": 5e-3, "batch_size": 16,
           "amp": "bf16"}
 
-FACES, FACE_SIZE, FACE_SEED, TEST_FACES = 3000, 160, 2, 600
-
-
-def pack(folder: Path, name: str) -> PackedFaces:
-    """Training or test faces, rendered once for all arms; training faces under the name that other claims use."""
-    count = FACES if name == "train" else TEST_FACES
-    path = folder / (f"faces{FACE_SEED}_{FACE_SIZE}_{FACES}" if name == "train" else f"benchmark_{FACE_SIZE}_{count}")
-    try:
-        return PackedFaces(path)
-    except OSError:
-        faces = SyntheticFaces(FACES, FACE_SIZE, FACE_SEED) if name == "train" else benchmark(FACE_SIZE, count)
-        return save_packed(path, faces, workers=2, progress=True)
 
 
 def settings(seed: int, stage: str, out: Path) -> TrainConfig:

@@ -15,7 +15,7 @@ from facealign_lite.heatmaps import decode, encode, to_heatmap, to_image
 from facealign_lite.msm import network
 from facealign_lite.nets import landmark_loss, parameter_count
 
-TINY = msm.HeatConfig(channels=4, depth=2, stem=(2, 2, 4))
+TINY = msm.HeatConfig(pools=1, channels=4, depth=2, stem=(2, 2, 4))
 SMALL = msm.RegressionConfig(image_size=32, width=2)
 MEAN = msm.mean_face(FACES)
 BOOK = msm.ShapeDictionary.fit(FACES, 60)
@@ -27,10 +27,12 @@ def images(n=2, channels=1, size=128):
 
 # ---- networks ------------------------------------------------------------------------------------------------------
 
-def test_every_stack_gives_a_map_of_half_the_side():
-    outputs = msm.HeatNet(TINY)(images())
-    assert [tuple(out.shape) for out in outputs] == [(2, 68, 64, 64)] * 2
-    assert TINY.heatmap_size == 64
+@pytest.mark.parametrize("pools, side", [(1, 64), (2, 32)])
+def test_every_stack_gives_a_map_and_every_pool_halves_its_side(pools, side):
+    config = replace(TINY, pools=pools)
+    assert [tuple(out.shape) for out in msm.HeatNet(config)(images())] == [(2, 68, side, side)] * 2
+    assert config.heatmap_size == side
+    assert msm.HEAT_LITE.heatmap_size == 32 and msm.HEAT_PAPER.heatmap_size == 64
 
 
 def test_paper_size_by_layers():
@@ -38,7 +40,7 @@ def test_paper_size_by_layers():
     kinds = [module for module in model.modules() if isinstance(module, nn.ConvTranspose2d)]
     assert [(k.in_channels, k.out_channels, k.stride) for k in kinds] == [(256, 256, (2, 2))] * 8   # 2 stacks, 4 levels
     residual = 2 * (256 + 128 + 128) + 256 * 128 + 9 * 128 * 128 + 128 * 256
-    hourglass = 13 * residual + 4 * (2 * 256 + 4 * 256 * 256)
+    hourglass = 13 * residual + 4 * (2 * 256 + 16 * 256 * 256)
     widening = 2 * (128 + 128 + 128) + 128 * 128 + 9 * 128 * 128 + 128 * 256 + 128 * 256
     stem = (27 * 64 + 64) + (2 * 64 + 9 * 64 * 128) + (2 * 128 + 9 * 128 * 128) + widening
     one_by_one = 2 * 256 + 256 * 256
@@ -63,6 +65,18 @@ def test_a_deconvolution_doubles_the_side_and_a_silent_one_leaves_the_skip():
     assert hourglass(x).shape == x.shape
     nn.init.zeros_(hourglass.up[-1].weight)
     torch.testing.assert_close(hourglass(x), hourglass.across(x))
+
+
+def test_a_deconvolution_starts_as_bilinear_interpolation_plus_noise():
+    up = network.Hourglass(1, 4).up[-1]
+    tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    bilinear = torch.einsum("io,y,x->ioyx", torch.eye(4), tent, tent)
+    assert 0 < (up.weight - bilinear).abs().max() <= 0.3 / (4 * 16) ** 0.5
+    x = torch.randn(1, 4, 5, 6)
+    with torch.no_grad():
+        up.weight.copy_(bilinear)
+    inside = (..., slice(1, -1), slice(1, -1))                      # beyond the border zeros come in
+    torch.testing.assert_close(up(x)[inside], nn.functional.interpolate(x, scale_factor=2, mode="bilinear")[inside])
 
 
 def test_the_paper_baseline_has_the_weights_of_resnet_50():

@@ -39,7 +39,8 @@ class MsmConfig:
     landmarks: int = 68
     image_size: int = EDGE                           # of both networks' crops
     in_channels: int = 1
-    channels: int = 32
+    pools: int = 2
+    channels: int = 64
     stacks: int = 2
     depth: int = 4
     stem: tuple[int, int, int] = (8, 16, 32)
@@ -62,7 +63,7 @@ class Stages(NamedTuple):
 
     theta: Tensor        # (B, 2, 3)
     straight: Tensor     # (B, C, S, S)
-    logits: Tensor       # (B, K, S/2, S/2), of the straight crop
+    logits: Tensor       # (B, K, H, W), of the straight crop
 
 
 class Msm(nn.Module):
@@ -75,8 +76,8 @@ class Msm(nn.Module):
         super().__init__()
         self.config = config
         self.generator = Generator(StGanConfig(config.in_channels, config.generator))
-        self.hourglass = HeatNet(HeatConfig(config.landmarks, config.image_size, config.in_channels, config.channels,
-                                            config.stacks, config.depth, config.stem))
+        self.hourglass = HeatNet(HeatConfig(config.landmarks, config.image_size, config.in_channels, config.pools,
+                                            config.channels, config.stacks, config.depth, config.stem))
         self.register_buffer("exemplars", torch.zeros(config.exemplars, config.landmarks, 2))
 
     @classmethod

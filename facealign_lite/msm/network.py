@@ -1,6 +1,6 @@
 """The landmark networks of MSM: two hourglasses that come up by deconvolution (Fig. 3), and the regression baseline.
 
-Shapes: images (B, C, S, S), heatmaps (B, K, S/2, S/2), points (x, y) in pixels of the crop.
+Shapes: images (B, C, S, S), heatmaps (B, K, H, W) with H = W = S / 2^pools, points (x, y) in pixels of the crop.
 """
 
 from collections.abc import Mapping
@@ -22,39 +22,45 @@ class HeatConfig:
     """Size of the stacked hourglass. The defaults are the lite network; the paper's values stand beside them."""
 
     landmarks: int = 68
-    image_size: int = 128                            # as in the paper; the map is half of it
+    image_size: int = 128                            # as in the paper
     in_channels: int = 1                             # paper 3
-    channels: int = 32                               # paper 256
+    pools: int = 2                                   # paper 1: the map is half the crop; here a quarter
+    channels: int = 64                               # paper 256
     stacks: int = 2                                  # as in the paper
     depth: int = 4                                   # as in the paper
     stem: tuple[int, int, int] = (8, 16, 32)         # of the three 3 x 3 convolutions; the paper does not say
 
     def __post_init__(self) -> None:
-        for name in ("landmarks", "image_size", "in_channels", "stacks", "depth"):
+        for name in ("landmarks", "image_size", "in_channels", "pools", "stacks", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.channels < 2 or self.channels % 2:
             raise ValueError(f"channels must be even and at least 2, got {self.channels}")
-        if self.image_size % (2 << self.depth):
-            raise ValueError(f"image_size must be a multiple of {2 << self.depth} at depth {self.depth}, "
-                             f"got {self.image_size}")
+        if self.image_size % self.multiple:
+            raise ValueError(f"image_size must be a multiple of {self.multiple}, got {self.image_size}")
         if len(self.stem) != 3 or min(self.stem) < 1:
             raise ValueError(f"stem must be three positive widths, got {self.stem}")
 
     @property
+    def multiple(self) -> int:
+        """What sides of images must be a multiple of, to be halved down to the bottom of the hourglass."""
+        return 1 << self.pools + self.depth
+
+    @property
     def heatmap_size(self) -> int:
         """Side of the heatmaps in pixels."""
-        return self.image_size // 2
+        return self.image_size >> self.pools
 
 
 HEAT_LITE = HeatConfig()
-HEAT_PAPER = HeatConfig(in_channels=3, channels=256, stem=(64, 128, 128))
+HEAT_PAPER = HeatConfig(in_channels=3, pools=1, channels=256, stem=(64, 128, 128))
 
 
 class Hourglass(nn.Module):
     """Down by max pooling and up by deconvolution, a residual unit across at every scale.
 
-    The deconvolution is 2 x 2 of stride 2: the paper gives no size, and this one lets no two kernels overlap.
+    The deconvolution is 4 x 4 of stride 2 and starts as bilinear interpolation plus noise: the paper gives neither.
+    One of 2 x 2 pixels, between whose kernels nothing passes, left a checkerboard in our maps that argmax falls for.
 
     Source: MSM Fig. 3.
     """
@@ -67,7 +73,11 @@ class Hourglass(nn.Module):
         self.down = Residual(channels, channels)
         self.inner = Hourglass(depth - 1, channels) if depth > 1 else Residual(channels, channels)
         self.up = nn.Sequential(Residual(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(),
-                                nn.ConvTranspose2d(channels, channels, 2, stride=2, bias=False))
+                                nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False))
+        with torch.no_grad():
+            tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+            each = range(channels)
+            self.up[-1].weight.mul_(0.3)[each, each] += torch.outer(tent, tent)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape; H and W must be multiples of 2 ** depth."""
@@ -75,7 +85,7 @@ class Hourglass(nn.Module):
 
 
 class HeatNet(nn.Module):
-    """The two-stack hourglass: a map of heat for every landmark, at half the size of the crop.
+    """The two-stack hourglass: a map of heat for every landmark.
 
     As in the text every convolution but the first has batch normalisation and ReLU before it. Between stacks features
     and heat are added to the input, as Newell et al. do; the caption's 2 x L vector is what argmax makes of the maps.
@@ -90,7 +100,8 @@ class HeatNet(nn.Module):
         width, last = config.channels, config.stacks - 1
         self.stem = nn.Sequential(
             nn.Conv2d(config.in_channels, first, 3, padding=1), _convolution(first, second, 3), nn.MaxPool2d(2),
-            _convolution(second, third, 3), Residual(third, width))
+            _convolution(second, third, 3), Residual(third, width),
+            *(nn.MaxPool2d(2) for _ in range(config.pools - 1)))
         self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stacks))
         self.features = nn.ModuleList(nn.Sequential(Residual(width, width), _convolution(width, width, 1))
                                       for _ in range(config.stacks))
@@ -109,19 +120,19 @@ class HeatNet(nn.Module):
             images: (B, in_channels, S, S), values in [-0.5, 0.5].
 
         Returns:
-            ``stacks`` tensors (B, K, S/2, S/2).
+            ``stacks`` tensors (B, K, H, W).
 
         Raises:
             ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
         """
-        wanted, multiple = self.config.in_channels, 2 << self.config.depth
+        wanted, multiple = self.config.in_channels, self.config.multiple
         if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
             raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
                              f"got shape {tuple(images.shape)}")
         x, outputs = self.stem(images), []
         for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
-            f = features(hourglass(x))                                          # (B, C, S/2, S/2)
-            outputs.append(head(f))                                             # (B, K, S/2, S/2)
+            f = features(hourglass(x))                                          # (B, C, H, W)
+            outputs.append(head(f))                                             # (B, K, H, W)
             if i < self.config.stacks - 1:
                 x = x + self.back_features[i](f) + self.back_heat[i](outputs[-1])
         return outputs

@@ -1,15 +1,15 @@
 """``python -m book.ledgers``: the two ledger pages of the book, written from equations.yml and claims.yml."""
 
-import json
 from collections import Counter
 from os.path import commonprefix
 from pathlib import Path
-from statistics import mean, stdev
 
 import yaml
 
+from facealign_lite import evaluation
+
 BOOK = Path(__file__).resolve().parent
-RESULTS = BOOK.parent / "results"
+RESULTS = evaluation.RESULTS
 PAGES = (BOOK / "ledger_equations.md", BOOK / "ledger_claims.md")   # generated, not kept in git
 PAPERS = {
     "acenet": ("ACE-Net", "acenet"),
@@ -72,17 +72,11 @@ def claims_page() -> str:
     return "\n".join(lines)
 
 
-def runs(arm: str) -> list[dict]:
-    """The records of an arm, ``results/<arm>-<seed>.json``, one for each seed."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(f"{arm}-*.json"))
-            if path.stem.removeprefix(f"{arm}-").isdigit()]
-
-
 def measured(row: dict) -> list[str]:
     """A line for each arm of a claim: its figures in per cent, and how many seeds they rest on."""
     lines = []
     for arm in row["records"]:
-        some = runs(arm)
+        some = evaluation.read_seeds(arm, RESULTS)
         told = [spread([run["figures"][name] for run in some], name, row["shows"])
                 for name in row["shows"] if name in some[0]["figures"]]
         lines.append(f"`results/{arm}`: {', '.join(told)} ({len(some)} seeds)")
@@ -92,7 +86,7 @@ def measured(row: dict) -> list[str]:
 def spread(values: list[float], name: str, names: list[str]) -> str:
     """Mean ± standard deviation in per cent; with what sets its name apart where several figures are told."""
     label = "" if len(names) == 1 else (name.removeprefix(commonprefix(names)).strip("_") or "all") + " "
-    return f"{label}{100 * mean(values):.2f} ± {100 * stdev(values):.2f}"
+    return label + evaluation.spread([100 * value for value in values])
 
 
 def write() -> None:

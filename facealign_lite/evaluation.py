@@ -238,6 +238,24 @@ def read_record(name: str, folder: str | Path = RESULTS) -> dict[str, Any]:
     return record
 
 
+def read_seeds(arm: str, folder: str | Path = RESULTS) -> list[dict[str, Any]]:
+    """The records of an arm, ``folder/<arm>-<seed>.json``, one for each seed, by seed; none if it has not been run.
+
+    Raises:
+        ValueError: if a file is damaged or lacks a field.
+    """
+    seeds = [path.stem.removeprefix(f"{_name(arm)}-") for path in Path(folder).glob(f"{arm}-*.json")]
+    return [read_record(f"{arm}-{seed}", folder) for seed in sorted(filter(str.isdigit, seeds), key=int)]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds, as a table shows them; a single value alone, and "-" for none."""
+    if not len(values):
+        return "-"
+    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{deviation}"
+
+
 def commit() -> str:
     """The commit the code is at, "+" behind it where files have changed; "unknown" outside a checkout."""
     def git(*words: str) -> str:

@@ -292,3 +292,18 @@ def test_the_command_line_runs_the_arms_it_is_told(tmp_path, monkeypatch, capsys
     assert "none nor" in capsys.readouterr().err and len(list((tmp_path / "results").iterdir())) == 2
     assert evaluation.main(["toy"]) == 0
     assert capsys.readouterr().out.split()[::3] == [f"toy-{arm}-{seed}" for seed in (4, 5) for arm in ("other", "only")]
+
+
+# ---- seeds ---------------------------------------------------------------------------------------------------------
+
+def test_the_records_of_an_arm_come_by_seed_and_no_other_arms(tmp_path):
+    for name, value in (("a-10", 0.3), ("a-2", 0.1), ("a-b-2", 0.9)):
+        evaluation.write_record(name, RECORD | {"figures": {"nme": value}}, tmp_path)
+    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a", tmp_path)] == [0.1, 0.3]
+    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a-b", tmp_path)] == [0.9]
+    assert evaluation.read_seeds("c", tmp_path) == []
+
+
+def test_a_spread_is_mean_and_standard_deviation():
+    assert evaluation.spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00" and evaluation.spread([1.0, 3.0], 1) == "2.0 ± 1.4"
+    assert evaluation.spread([1.234]) == "1.23" and evaluation.spread([]) == "-"

@@ -1,6 +1,6 @@
 """Train the weights that the library ships, on rendered faces only.
 
-    python tools/train_zoo.py hourglass|acenet|scpan|rht [--faces 18000] [--steps 6600] [--device auto]
+    python tools/train_zoo.py hourglass|acenet|tab|scpan|rht|msm [--faces 18000] [--steps 6600] [--device auto]
 
 Renders the training faces once into ``_build/faces``, trains with checkpoints in ``_build/zoo`` (a killed run goes on
 where it stopped), and writes ``facealign_lite/assets/weights/<name>.safetensors`` and ``results/training_<name>.json``.
@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
-from facealign_lite import acenet, rht, scpan, zoo
+from facealign_lite import acenet, msm, rht, scpan, tab, zoo
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
 from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
@@ -25,12 +26,7 @@ from facealign_lite.training import TrainConfig, fit, reestimate_normalization
 ROOT = Path(__file__).resolve().parents[1]
 FACE_SIZE = 160          # pixels rendered; a crop of 128 shows about 120 of them
 TRAIN_SEED = 1           # of the rendered faces; the test faces have another
-
-
-RECIPES = {"hourglass": "lite stacked hourglass, 68 landmarks, rendered faces only",
-           "acenet": "lite ACE network, 12 anchors and 13 contours, fully supervised on rendered faces only",
-           "scpan": "lite SCPAN, 68 landmarks, on rendered faces and their disturbed twins only",
-           "rht": "lite RHT with a ResNet, 68 landmarks, rendered faces only, references among them"}
+Train = Callable[..., None]      # train(model, data, loss, part="", share=1, **settings of TrainConfig)
 
 
 def faces(count: int, workers: int) -> PackedFaces:
@@ -42,39 +38,86 @@ def faces(count: int, workers: int) -> PackedFaces:
         return save_packed(path, SyntheticFaces(count, FACE_SIZE, TRAIN_SEED), workers=workers, progress=True)
 
 
-def recipe(name: str, samples: PackedFaces) -> tuple[nn.Module, Any, Callable, dict[str, Any]]:
-    """Network, data, loss and what its run needs beyond the common settings."""
-    if name == "hourglass":
-        return (StackedHourglass(LITE), Crops(samples, LITE.image_size, Augmentation(), seed=0), landmark_loss,
-                {"batch_size": 32, "lr": 2e-3, "ema": 0.999})
-    if name == "scpan":
-        crops = Crops(samples, scpan.LITE.image_size, Augmentation(), seed=0)
-        return (scpan.Scpan(scpan.LITE), scpan.Pairs(crops), scpan.scpan_loss(scpan.LITE),
-                {"batch_size": 8, "lr": 4e-3, "ema": 0.999})                    # pairs: 16 images
-    if name == "rht":
-        lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], rht.LITE.heatmap_size)
-        return (rht.Rht(rht.LITE), rht.Pairs(samples, lent, augment=Augmentation(), seed=0), rht.rht_loss(rht.LITE),
-                {"batch_size": 16, "lr": 6e-3, "ema": 0.999})
-    halves = (Crops(samples, acenet.LITE.image_size, Augmentation(), seed=seed) for seed in (0, 1))
-    return (acenet.AceNet(acenet.LITE), acenet.TwoDomains(*halves), acenet.lines_loss(exact="always"),
-            {"batch_size": 16, "lr": 5e-3})
+# ---- recipes: data in, trained network out ---------------------------------------------------------------------------
+
+def hourglass(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite stacked hourglass, 68 landmarks, rendered faces only"""
+    model = StackedHourglass(LITE)
+    train(model, Crops(samples, LITE.image_size, Augmentation(), seed=0), landmark_loss,
+          batch_size=32, lr=2e-3, ema=0.999)
+    return model
 
 
-def train(arguments: argparse.Namespace) -> None:
+def ace(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite ACE network, 12 anchors and 13 contours, fully supervised on rendered faces only"""
+    model, loss = acenet.AceNet(acenet.LITE), acenet.lines_loss(exact="always")
+    data = acenet.TwoDomains(*(Crops(samples, acenet.LITE.image_size, Augmentation(), seed=seed) for seed in (0, 1)))
+    train(model, data, loss, batch_size=16, lr=5e-3)
+    # a last stretch with the statistics it will be used with, or unusual faces blow up
+    reestimate_normalization(model, data, epoch=1_000_000)
+    train(model, data, loss, "last", 0.1, batch_size=16, lr=1e-3, frozen_norm=True, seed=1)
+    return model
+
+
+def boundaries(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite TAB network, 15 boundaries and 68 landmarks, on rendered faces only, boundaries first"""
+    model = tab.TAB(tab.LITE)
+    train(model.scbe, Crops(samples, tab.LITE.image_size, Augmentation(), seed=0), tab.boundary_loss(), "boundaries",
+          batch_size=16, lr=8e-3, ema=0.999)
+    train(model.freeze(), Crops(samples, tab.LITE.image_size, Augmentation(), seed=1), tab.transform_loss(),
+          "landmarks", batch_size=16, lr=5e-3, ema=0.999)
+    return model
+
+
+def pairs(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite SCPAN, 68 landmarks, on rendered faces and their disturbed twins only"""
+    model, crops = scpan.Scpan(scpan.LITE), Crops(samples, scpan.LITE.image_size, Augmentation(), seed=0)
+    train(model, scpan.Pairs(crops), scpan.scpan_loss(scpan.LITE), batch_size=8, lr=4e-3, ema=0.999)   # 16 images
+    return model
+
+
+def borrower(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite RHT with a ResNet, 68 landmarks, rendered faces only, references among them"""
+    model = rht.Rht(rht.LITE)
+    lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], rht.LITE.heatmap_size)
+    train(model, rht.Pairs(samples, lent, augment=Augmentation(), seed=0), rht.rht_loss(rht.LITE),
+          batch_size=16, lr=6e-3, ema=0.999)
+    return model
+
+
+def stages(samples: PackedFaces, train: Train) -> nn.Module:
+    """lite MSM: generator, two hourglasses on straight crops, and 500 exemplars, rendered faces only"""
+    shapes = np.stack([samples[i].landmarks for i in range(len(samples))])
+    mean, gan, heat = msm.mean_face(shapes), msm.StGan(), msm.HeatNet()
+    rough = Crops(samples, heat.config.image_size, replace(Augmentation(), shift=0.1), seed=0)
+    train(gan, rough, msm.stgan_loss(gan, torch.from_numpy(mean)), "generator", batch_size=16, lr=1e-3)
+    straight = msm.StraightCrops(Crops(samples, heat.config.image_size, Augmentation(), seed=1), mean)
+    train(heat, straight, landmark_loss, "hourglass", batch_size=16, lr=5e-3, ema=0.999)
+    return msm.Msm.assemble(gan.generator, heat, msm.ShapeDictionary.fit(shapes, 500))
+
+
+RECIPES = {"hourglass": hourglass, "acenet": ace, "tab": boundaries, "scpan": pairs, "rht": borrower, "msm": stages}
+
+
+# ---- running them --------------------------------------------------------------------------------------------------
+
+def make(arguments: argparse.Namespace) -> None:
     """Train one network of ``RECIPES``, ship its weights, write its record."""
-    name = arguments.name
-    model, data, loss, settings = recipe(name, faces(arguments.faces, arguments.workers))
-    config = TrainConfig(steps=arguments.steps, **settings, seed=0, device=arguments.device, amp=arguments.amp,
-                         workers=arguments.loaders, checkpoint_every=250, out=ROOT / "_build" / "zoo" / name)
+    name, history, images = arguments.name, [], []
+    torch.manual_seed(0)
+
+    def train(model: nn.Module, data, loss: Callable, part: str = "", share: float = 1, **settings) -> None:
+        config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * arguments.steps)), **settings},
+                             device=arguments.device, amp=arguments.amp, workers=arguments.loaders,
+                             checkpoint_every=250, out=ROOT / "_build" / "zoo" / name / part)
+        history.extend(fit(model, data, loss, config, resume=True))
+        images.append(config.steps * config.batch_size)
+
     start = time.time()
-    history = fit(model, data, loss, config, resume=True)
-    if name == "acenet":        # a last stretch with the statistics it will be used with, or unusual faces blow up
-        reestimate_normalization(model, data, epoch=1_000_000)
-        history += fit(model, data, loss, replace(config, steps=max(1, config.steps // 10), lr=1e-3, frozen_norm=True,
-                                                  seed=1, out=config.out / "last"), resume=True)
-    facts = dict(what=RECIPES[name], data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, seed={TRAIN_SEED})",
-                 seeds=[0], budget=dict(steps=config.steps, batch_size=config.batch_size,
-                                        images=config.steps * config.batch_size),
+    model = RECIPES[name](faces(arguments.faces, arguments.workers), train)
+    facts = dict(what=RECIPES[name].__doc__, data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, "
+                                                  f"seed={TRAIN_SEED})",
+                 seeds=[0], budget=dict(steps=arguments.steps, images=sum(images)),
                  commit=commit(), device=describe_device(arguments.device), seconds=time.time() - start,
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
     zoo.save(model, zoo.FOLDER / f"{name}.safetensors", {k: v for k, v in facts.items() if k != "figures"})
@@ -90,7 +133,7 @@ def main() -> None:
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "off"])
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     parser.add_argument("--loaders", type=int, default=1, help="processes that crop")
-    train(parser.parse_args())
+    make(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ class MsmConfig:
     image_size: int = EDGE                           # of both networks' crops
     in_channels: int = 1
     pools: int = 2
-    channels: int = 64
+    channels: int = 40
     stacks: int = 2
     depth: int = 4
     stem: tuple[int, int, int] = (8, 16, 32)

@@ -25,7 +25,7 @@ class HeatConfig:
     image_size: int = 128                            # as in the paper
     in_channels: int = 1                             # paper 3
     pools: int = 2                                   # paper 1: the map is half the crop; here a quarter
-    channels: int = 64                               # paper 256
+    channels: int = 40                               # paper 256
     stacks: int = 2                                  # as in the paper
     depth: int = 4                                   # as in the paper
     stem: tuple[int, int, int] = (8, 16, 32)         # of the three 3 x 3 convolutions; the paper does not say

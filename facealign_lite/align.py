@@ -153,14 +153,17 @@ def trace(picture: NDArray, box: ArrayLike, network: AceNet) -> tuple[NDArray, d
     return geometry.transform(heatmaps.to_image(anchors, half, size), back), contours, scores
 
 
-def rebuild(picture: NDArray, box: ArrayLike, network: Msm) -> tuple[NDArray, NDArray]:
+def rebuild(picture: NDArray, box: ArrayLike, network: Msm, **options: Any) -> tuple[NDArray, NDArray]:
     """Landmarks in a rough box: straightened, looked at, and where the scores are low rebuilt from exemplars.
+
+    Args:
+        options: of ``msm.run``.
 
     Returns:
         landmarks (K, 2) in pixels of the picture; scores (K,), shares of the best.
     """
     matrix = crop_matrix(box, network.config.image_size, MARGIN)
-    found = msm.run(network, _crops(picture, matrix[None], network))
+    found = msm.run(network, _crops(picture, matrix[None], network), **options)
     return geometry.transform(found.landmarks[0].numpy(), geometry.invert(matrix)), found.scores[0].numpy()
 
 

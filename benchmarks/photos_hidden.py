@@ -1,0 +1,84 @@
+"""MSM on annotated photos whose faces lie under black boxes: python benchmarks/photos_hidden.py FOLDER [--model msm]
+
+FOLDER as for ``photos.py``. Over every face of val.csv a black box is painted that hides a share of the landmarks'
+bounding box, at a random place. The boxes given to the networks are rough: off the middle, tight or too loose.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facealign_lite import evaluation, metrics, zoo
+from facealign_lite.align import rebuild, refine
+from facealign_lite.data import box_of, grey, load_image, read_csv
+
+HIDDEN, SEED = (0.0, 0.1, 0.2, 0.3, 0.4), 0
+SHIFT, LOOSE = 0.08, (1.0, 1.25)
+
+
+def main() -> int:
+    """Measure, print a table, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default="msm")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    network, hourglass = zoo.load(options.model, options.device), zoo.load("hourglass", options.device)
+    ways = {"MSM, not rebuilt": lambda picture, box: rebuild(picture, box, network, reconstruct=False),
+            "MSM, unreliable rebuilt": lambda picture, box: rebuild(picture, box, network, keep=True),
+            "MSM, all rebuilt": lambda picture, box: rebuild(picture, box, network, keep=False),
+            "hourglass, two looks": lambda picture, box: refine(picture, box, hourglass)}
+    val = read_csv(options.folder / "val.csv", options.folder / "images")
+    photos, target = [grey(load_image(sample.image)) for sample in val], np.stack([s.landmarks for s in val])
+    rng = np.random.default_rng(SEED)
+    boxes = np.stack([rough(box_of(points), rng) for points in target])
+    places = rng.uniform(0, 1, (len(val), 2))                       # of the black box, alike at every share
+    figures = {name: {} for name in ways}
+    print(f"{'NME by outer eye corners, %':28}" + "".join(f"{f'{h:.0%} hidden':>13}{'failures':>10}" for h in HIDDEN))
+    for name, way in ways.items():
+        for share in HIDDEN:
+            shown = [painted(*one, share) for one in zip(photos, target, places)]
+            found = np.stack([way(picture, box)[0] for picture, box in zip(shown, boxes)])
+            errors = 100 * metrics.nme(found, target, "inter_ocular", "68")
+            figures[name][f"{share:.0%}"] = {
+                "mean": round(errors.mean(), 3), "median": round(np.median(errors), 3),
+                "failures": round(100 * (errors > 10).mean(), 2)}
+        print(f"{name:28}" + "".join(f"{row['mean']:13.2f}{row['failures']:10.1f}" for row in figures[name].values()))
+    path = evaluation.write_record(f"photos_{Path(options.model).stem}", {
+        "what": "NME in percent by outer eye corners, and faces over 10 %, where a black box hides a share of the "
+                "landmarks' bounding box; the networks are given rough boxes, 1 to 1.25 times too wide, off the middle "
+                "by 8 % of their side (standard deviation)",
+        "data": f"{len(val)} validation photos of other people", "seeds": [SEED], "budget": {"photos": len(val)},
+        "commit": evaluation.commit(), "device": evaluation.describe_device(options.device),
+        "seconds": round(time.perf_counter() - start, 1), "figures": figures})
+    print(f"wrote {path.name}")
+    return 0
+
+
+def rough(box: NDArray, rng: np.random.Generator) -> NDArray:
+    """The box moved and loosened."""
+    side = (box[2:] - box[:2]).max()
+    centre, half = (box[:2] + box[2:]) / 2 + rng.normal(0, SHIFT, 2) * side, (box[2:] - box[:2]) / 2 * rng.uniform(
+        *LOOSE)
+    return np.concatenate([centre - half, centre + half])
+
+
+def painted(picture: NDArray, points: NDArray, place: NDArray, share: float) -> NDArray:
+    """The photo with a black box over ``share`` of the landmarks' bounding box."""
+    low, extent = points.min(0), np.ptp(points, axis=0)
+    start = low + place * extent * (1 - np.sqrt(share))
+    x0, y0, x1, y1 = np.concatenate([start, start + extent * np.sqrt(share)]).round().astype(int).clip(0)
+    hidden = picture.copy()
+    hidden[y0:y1, x0:x1] = 0
+    return hidden
+
+
+if __name__ == "__main__":
+    sys.exit(main())

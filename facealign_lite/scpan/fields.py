@@ -89,21 +89,43 @@ def bali_field(points: ArrayLike | Tensor, boundaries: Sequence[Indices], size: 
 
     Source: SCPAN Eq. 1 to 3.
     """
+    points = _points(points)
+    confidence = line_confidence(curves(points, boundaries), size, sigma, reading, background)
+    return Field(confidence, *vectors(points, boundaries, size, radius))
+
+
+def line_confidence(lines: Tensor, size: Size, sigma: float = SIGMA, reading: str = "gaussian",
+                    background: float = 0.0) -> Tensor:
+    """Confidence of lines (..., C, n, 2) in map pixels, (..., C, H, W). Arguments and errors as in ``bali_field``.
+
+    Source: SCPAN Eq. 3.
+    """
     if reading not in READINGS:
         raise ValueError(f"reading must be one of {', '.join(READINGS)}, got {reading!r}")
-    if radius < 0 or background < 0:
-        raise ValueError(f"radius and background must not be negative, got {radius} and {background}")
+    if background < 0:
+        raise ValueError(f"background must not be negative, got {background}")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    points = _points(points)
-    distance = contours.distances(curves(points, boundaries), size, 2 * sigma)          # (..., C, H, W), 2 sigma: far
+    distance = contours.distances(lines, size, 2 * sigma)                               # 2 sigma: far
     heat = READINGS[reading](distance, sigma)
-    confidence = torch.where(distance < 2 * sigma, heat, torch.full_like(heat, background))
-    height, width = heat.shape[-2:]
+    return torch.where(distance < 2 * sigma, heat, torch.full_like(heat, background))
+
+
+def vectors(points: Tensor, boundaries: Sequence[Indices], size: Size, radius: int = RADIUS) -> tuple[Tensor, Tensor]:
+    """Offsets (..., C, 2, H, W) and mask (..., C, H, W) of a field. Arguments and errors as in ``bali_field``.
+
+    Source: SCPAN Eq. 2.
+    """
+    if radius < 0:
+        raise ValueError(f"radius must not be negative, got {radius}")
+    height, width = (size, size) if isinstance(size, int) else size
+    if not boundaries:
+        nowhere = points.new_zeros(*points.shape[:-2], 0, 2, height, width)
+        return nowhere, nowhere[..., 0, :, :].bool()
     towards = [_towards(points[..., list(line), :], height, width, radius) for line in boundaries]
     mask = torch.stack([near for _, near in towards], -3)
-    offsets = torch.stack([vectors for vectors, _ in towards], -4)
-    return Field(confidence, torch.where(mask[..., None, :, :], offsets, torch.zeros_like(offsets)), mask)
+    offsets = torch.stack([to_nearest for to_nearest, _ in towards], -4)
+    return torch.where(mask[..., None, :, :], offsets, torch.zeros_like(offsets)), mask
 
 
 def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, reach: float | None = None) -> Tensor:

@@ -14,7 +14,17 @@ from torch import Tensor
 from facealign_lite import heatmaps
 
 from .disturbances import move_maps, widen
-from .fields import DECODE_RADIUS, RADIUS, SIGMA, Field, Indices, bali_field, decode_bali, landmark_offsets
+from .fields import (
+    DECODE_RADIUS,
+    RADIUS,
+    SIGMA,
+    Indices,
+    curves,
+    decode_bali,
+    landmark_offsets,
+    line_confidence,
+    vectors,
+)
 
 EPSILON = 1e-6   # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
 
@@ -64,13 +74,15 @@ def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bound
         sigma, radius: as in ``bali_field``.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
     """
-    on_map = {size: heatmaps.to_heatmap(points, image_size, size) for size in sizes}        # each size once
-    fields = {size: bali_field(p, boundaries, size, radius, sigma) if boundaries else _no_field(p, size)
-              for size, p in on_map.items()}
-    heat = {size: heatmaps.encode(p, size, sigma, shape) for size, p in on_map.items()}
-    last = sizes[-1]
-    return Truth(Maps([heat[size] for size in sizes], [fields[size].confidence for size in sizes],
-                      fields[last].offsets), fields[last].mask, on_map[last])
+    lines = curves(points, boundaries) if boundaries else points.new_zeros(len(points), 0, 2, 2)
+    heat, confidence = {}, {}
+    for size in set(sizes):
+        on_map = heatmaps.to_heatmap(points, image_size, size)
+        heat[size] = heatmaps.encode(on_map, size, sigma, shape)
+        confidence[size] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, sigma)
+    last = heatmaps.to_heatmap(points, image_size, sizes[-1])
+    offsets, mask = vectors(last, boundaries, sizes[-1], radius)
+    return Truth(Maps([heat[size] for size in sizes], [confidence[size] for size in sizes], offsets), mask, last)
 
 
 # ---- how two maps differ -------------------------------------------------------------------------------------------
@@ -309,11 +321,6 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return tuple(gradient[..., None] * to if needed else None
                      for to, needed in zip(ctx.saved_tensors, ctx.needs_input_grad))
-
-
-def _no_field(points: Tensor, size: int) -> Field:
-    maps = points.new_zeros(len(points), 0, size, size)
-    return Field(maps, maps[:, :, None].expand(-1, -1, 2, -1, -1), maps.bool())
 
 
 def _same(a: Tensor, b: Tensor) -> None:

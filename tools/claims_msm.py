@@ -28,7 +28,7 @@ from facealign_lite.training import TrainConfig, fit
 WHAT = "lite networks of MSM, each with and without ST-GAN before it and reconstruction behind it, on rough crops"
 DATA = "SyntheticFaces(3000, seed=2), tested on rough crops of the first 600 faces of the benchmark"
 SEEDS = [0, 1, 2]
-BUDGET = {"generator_steps": 1500, "generator_lr": 1e-3, "steps": 1200, "lr": 5e-3,
+BUDGET = {"generator_steps": 3000, "generator_lr": 1e-3, "steps": 1200, "lr": 5e-3,
           "regression_steps": 4800, "regression_lr": 7e-4, "batch_size": 16, "amp": "bf16"}   # about equal seconds
 
 SIZE = 128

@@ -92,7 +92,7 @@ def stages(samples: PackedFaces, train: Train) -> nn.Module:
     rough = Crops(samples, heat.config.image_size, replace(Augmentation(), shift=0.1), seed=0)
     train(gan, rough, msm.stgan_loss(gan, torch.from_numpy(mean)), "generator", batch_size=16, lr=1e-3)
     straight = msm.StraightCrops(Crops(samples, heat.config.image_size, Augmentation(), seed=1), mean)
-    train(heat, straight, landmark_loss, "hourglass", batch_size=16, lr=5e-3, ema=0.999)
+    train(heat, straight, landmark_loss, "hourglass", 0.75, batch_size=16, lr=5e-3, ema=0.999)
     return msm.Msm.assemble(gan.generator, heat, msm.ShapeDictionary.fit(shapes, 500))
 
 

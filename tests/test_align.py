@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from facealign_lite import acenet, contours, geometry, heatmaps, markups, scpan, zoo
+from facealign_lite import acenet, contours, geometry, heatmaps, markups, metrics, scpan, zoo
 from facealign_lite import align as front
 from facealign_lite.align import align, best_face, predict
 from facealign_lite.data import box_of, crop_matrix
@@ -302,6 +302,12 @@ def test_a_network_that_sees_nothing_says_so():
     nothing = Oracle(np.full((12, 2), -1e4), [np.full((2, 2), -1e4)] * 13)
     found = align(RULER, (60, 60, 190, 190), nothing)
     assert found.contours == {} and (found.scores == 0).all() and np.isfinite(found.anchors).all()
+
+
+@pytest.mark.parametrize("name", sorted(set(zoo.names()) - {"acenet", "hourglass"}))
+def test_shipped_networks_agree_on_her_face(name, astronaut, found):
+    other = align(astronaut, ASTRONAUT, model=name, device="cpu")
+    assert metrics.nme(other.landmarks[None], found.landmarks[None], "inter_ocular", "68") < 0.08
 
 
 def test_the_hourglass_finds_the_face_for_an_ace_network(astronaut, network):

@@ -130,6 +130,16 @@ def test_each_part_costs_parameters():
         assert parameter_count(rht.Rht(rht.PAPER)) > 7_000_000
 
 
+def test_the_layers_of_the_fusion_can_be_had_without_a_reference(samples, references):
+    """A control that the paper does not have: as deep as with a reference, and nothing to borrow from."""
+    alone, trans = (rht.Rht(replace(TINY, soft=False, hard=False, multiscale=many)) for many in (True, False))
+    assert alone.transformer is None and len(alone.fusion.fuse) == 3 and len(trans.fusion.fuse) == 0
+    assert parameter_count(alone) - parameter_count(trans) == sum(9 * w * w + w for w in TINY.widths)
+    batch = batch_of(rht.Pairs(samples, references, size=64))
+    said = run(alone, batch).landmarks
+    assert (said - run(trans.eval(), batch).landmarks).abs().max() > 0 and said.shape == (3, 19, 32, 32)
+
+
 def test_the_reference_and_its_landmarks_are_used(samples, references):
     torch.manual_seed(0)
     net, batch = rht.Rht(TINY).eval(), batch_of(rht.Pairs(samples, references, size=64))

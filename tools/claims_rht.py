@@ -138,6 +138,7 @@ ARMS = {
     # Table V: C19
     "trans_hg": arm(TRANS, rht.LITE_HG), "rht_hg": arm(base=rht.LITE_HG),
     "trans_h": arm(TRANS, rht.LITE_H), "rht_h": arm(base=rht.LITE_H),
-    # not in the paper: trained with them, too
+    # not in the paper: the fusion's layers without any reference; and trained with a reference that is no face's
+    "blocks": arm({"soft": False, "hard": False}),
     "mean_shape": arm(lent="mean_shape"), "wrong": arm(lent="wrong"),
 }

@@ -187,8 +187,8 @@ class MultiScaleFusion(nn.Module):
     Args:
         widths: of the features at the three scales.
         sources: transformed features, 2 (hard and soft), 1 or 0.
-        scales: at how many scales to fuse, from 1x on; 1 without the module. The paper does not say how its networks
-            without it reach the size of the heatmaps: here by the same two steps up.
+        scales: at how many scales to fuse, from 1x on; 1 without the module, 0 if there is nothing to fuse. The paper
+            does not say how its networks without it reach the size of the heatmaps: here by the same two steps up.
 
     Source: RHT Eq. 5, 6 and Fig. 3.
     """
@@ -196,7 +196,7 @@ class MultiScaleFusion(nn.Module):
     def __init__(self, widths: tuple[int, int, int], sources: int = 2, scales: int = 3):
         super().__init__()
         self.sources, self.scales = sources, scales
-        self.fuse = nn.ModuleList(FeatureFusion(width, sources) for width in widths[:scales if sources else 0])
+        self.fuse = nn.ModuleList(FeatureFusion(width, sources) for width in widths[:scales])
         self.up = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
             for a, b in zip(widths, widths[1:]))
@@ -226,7 +226,7 @@ class Rht(nn.Module):
         sources = config.soft + config.hard
         self.transformer = ReferenceTransformer(config.in_channels, config.maps, config.widths, config.patch,
                                                 config.soft, config.hard) if sources else None
-        self.fusion = MultiScaleFusion(config.widths, sources, 3 if config.multiscale else 1)
+        self.fusion = MultiScaleFusion(config.widths, sources, 3 if config.multiscale else min(1, sources))
         self.head = nn.Conv2d(config.widths[2], config.maps, 1)
         nn.init.normal_(self.head.weight, std=0.01)                # heat is nearly everywhere 0: start there
         nn.init.zeros_(self.head.bias)

@@ -229,6 +229,12 @@ def arm(regression: bool, straight: bool) -> Callable[[int, Path], Mapping[str, 
     return run
 
 
+def without_adversary(seed: int, folder: Path) -> Mapping[str, Any]:
+    """The hourglass of the arm "stgan_hg" behind a generator that knew no discriminator."""
+    model = trained(seed, folder.parent / f"msm-stgan_hg-{seed}", False, True)
+    return measure(model, straightener(seed, folder.parent, 0), folder.parent)
+
+
 def poses(adversarial: float) -> Callable[[int, Path], Mapping[str, Any]]:
     """The generator alone, with or without the discriminator."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
@@ -244,5 +250,5 @@ def poses(adversarial: float) -> Callable[[int, Path], Mapping[str, Any]]:
 ARMS = {
     "hg": arm(False, False), "stgan_hg": arm(False, True),                          # C20 to C24
     "regression": arm(True, False), "stgan_regression": arm(True, True),            # C20
-    "stgan": poses(stgan.ADVERSARIAL), "pure": poses(0),                            # ours: what the adversary is worth
+    "stgan": poses(stgan.ADVERSARIAL), "pure": poses(0), "pure_hg": without_adversary,   # ours: the adversary's worth
 }

@@ -104,22 +104,25 @@ RECIPES = {"hourglass": hourglass, "acenet": ace, "tab": boundaries, "scpan": pa
 
 def make(arguments: argparse.Namespace) -> None:
     """Train one network of ``RECIPES``, ship its weights, write its record."""
-    name, history, images = arguments.name, [], []
+    name, history, images, seconds = arguments.name, [], [], []
     torch.manual_seed(0)
 
     def train(model: nn.Module, data, loss: Callable, part: str = "", share: float = 1, **settings) -> None:
         config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * arguments.steps)), **settings},
                              device=arguments.device, amp=arguments.amp, workers=arguments.loaders,
                              checkpoint_every=250, out=ROOT / "_build" / "zoo" / name / part)
+        start, spent = time.time(), config.out / "seconds"
         history.extend(fit(model, data, loss, config, resume=True))
         images.append(config.steps * config.batch_size)
+        if not spent.exists():                                                  # else this part was done before
+            spent.write_text(str(time.time() - start))
+        seconds.append(float(spent.read_text()))
 
-    start = time.time()
     model = RECIPES[name](faces(arguments.faces, arguments.workers), train)
     facts = dict(what=RECIPES[name].__doc__, data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, "
                                                   f"seed={TRAIN_SEED})",
                  seeds=[0], budget=dict(steps=arguments.steps, images=sum(images)),
-                 commit=commit(), device=describe_device(arguments.device), seconds=time.time() - start,
+                 commit=commit(), device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
     zoo.save(model, zoo.FOLDER / f"{name}.safetensors", {k: v for k, v in facts.items() if k != "figures"})
     write_record(f"training_{name}", facts)

@@ -85,7 +85,9 @@ def measured(row: dict) -> list[str]:
 
 def spread(values: list[float], name: str, names: list[str]) -> str:
     """Mean ± standard deviation in per cent; with what sets its name apart where several figures are told."""
-    label = "" if len(names) == 1 else (name.removeprefix(commonprefix(names)).strip("_") or "all") + " "
+    shared = commonprefix(names)
+    shared = shared if shared in names else shared[:shared.rfind("_") + 1]
+    label = "" if len(names) == 1 else (name.removeprefix(shared).strip("_") or "all") + " "
     return label + evaluation.spread([100 * value for value in values])
 
 

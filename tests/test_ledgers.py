@@ -88,6 +88,7 @@ def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch)
     assert ledgers.measured(row) == ["`results/arm`: 2.00 ± 1.00 (3 seeds)"]
     row = {"records": ["arm"], "shows": ["nme", "nme_chin"]}
     assert ledgers.measured(row) == ["`results/arm`: all 2.00 ± 1.00, chin 10.00 ± 0.00 (3 seeds)"]
+    assert ledgers.spread([0.1], "nme_t_0.4", ["nme_t_0.4", "nme_t_0.6"]) == "0.4 10.00"
 
 
 def test_the_pages_show_every_row():

@@ -89,9 +89,10 @@ def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, 
 @pytest.fixture
 def scpan_claims(tmp_path, monkeypatch):
     claims = script("claims_scpan")
-    small = claims.replace(claims.scpan.LITE, image_size=32, channels=8, depth=1, stem=(4, 4, 8))
+    small = claims.replace(claims.scpan.LITE, channels=8, depth=1, stem=(4, 4, 8))
     monkeypatch.setattr(claims.scpan, "LITE", small)
-    monkeypatch.setattr(claims, "BUDGET", {"steps": 2, "lr": 1e-3, "pairs_a_step": 2, "amp": "off"})
+    less = {"image_size": 32, "steps": 2, "lr": 1e-3, "pairs_a_step": 2, "amp": "off"}
+    monkeypatch.setattr(claims, "BUDGET", claims.BUDGET | less)
     monkeypatch.setattr(claims, "FEW", 2)
     faces = save_packed(tmp_path / "faces", SyntheticFaces(4, 48, 2))
     monkeypatch.setattr(claims, "pack", lambda folder, name: faces)

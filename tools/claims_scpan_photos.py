@@ -34,12 +34,12 @@ def arm(unlabelled: str | None, pairs: int = BUDGET["pairs_a_step"], eta: float 
     without labels): what that alone is worth, calibration must beat.
     """
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        faces, loss = claims.pack(folder.parent, "train"), scpan.scpan_loss(scpan.LITE, unlabelled=eta)
+        faces, loss = claims.pack(folder.parent, "train"), scpan.scpan_loss(claims.lite(), unlabelled=eta)
         others = {"photos": TRAIN, "rendered": faces, None: None}[unlabelled]
-        model = claims.train(seed, folder, scpan.LITE, loss, faces, others, pairs, Augmentation())
+        model = claims.train(seed, folder, claims.lite(), loss, faces, others, pairs, Augmentation())
         found = claims.figures(evaluate(model, TEST))
         rendered = evaluate(model, claims.pack(folder.parent, "test")).figures()
-        reestimate_normalization(model, Crops(TRAIN, scpan.LITE.image_size, Augmentation(), seed), epoch=1_000_000)
+        reestimate_normalization(model, Crops(TRAIN, BUDGET["image_size"], Augmentation(), seed), epoch=1_000_000)
         adapted = evaluate(model, TEST).figures()
         return found | {f"rendered_{name}": rendered[name] for name in ("nme", "failures", "auc")} | {
             f"adapted_{name}": adapted[name] for name in ("nme", "failures", "auc")} | {"pairs": pairs}

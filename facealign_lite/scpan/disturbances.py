@@ -33,14 +33,14 @@ def linear_map(angle: Tensor, scale: Tensor, mirror: Tensor) -> Tensor:
     return torch.stack([torch.stack([side * cosine, -sine], -1), torch.stack([side * sine, cosine], -1)], -2)
 
 
-def draw_linear(count: int, generator: Generator) -> Tensor:
-    """Random maps (count, 2, 2): turns in +-60 degrees, scales in 0.5 to 1, every other one mirrored.
+def draw_linear(count: int, generator: Generator, turn: float = TURN, scale: tuple[float, float] = SCALE) -> Tensor:
+    """Random maps (count, 2, 2): turns of up to ``turn`` degrees, scales in a range, every other one mirrored.
 
-    Source: SCPAN, implementation details.
+    Source: SCPAN, implementation details; +-60 degrees and 0.5 to 1 are the paper's.
     """
-    angle, scale, mirror = torch.rand(3, count, generator=generator)
-    low, high = SCALE
-    return linear_map(math.radians(TURN) * (2 * angle - 1), low + (high - low) * scale, mirror < 0.5)
+    angle, share, mirror = torch.rand(3, count, generator=generator)
+    low, high = scale
+    return linear_map(math.radians(turn) * (2 * angle - 1), low + (high - low) * share, mirror < 0.5)
 
 
 def move_points(points: Tensor, linear: Tensor, size: Size, flip: Sequence[int]) -> Tensor:
@@ -135,15 +135,19 @@ def low_resolution(images: Tensor, factor: int) -> Tensor:
     return images.clamp(BLACK, WHITE)
 
 
-def disturb(images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def disturb(images: Tensor, generator: Generator, turn: float = TURN, scale: tuple[float, float] = SCALE
+            ) -> tuple[Tensor, Tensor]:
     """Twins of pictures (B, channels, H, W) in [-0.5, 0.5]: moved, and each with one of five textures or none.
+
+    Args:
+        turn, scale: as in ``draw_linear``.
 
     Returns:
         (B, channels, H, W) and the linear maps (B, 2, 2).
 
     Source: SCPAN Fig. 4 and implementation details; amounts and odds are ours.
     """
-    linear = draw_linear(len(images), generator)
+    linear = draw_linear(len(images), generator, turn, scale)
     moved = move_images(images, linear)
     return torch.cat([_texture(image[None], generator) for image in moved]), linear
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from facealign_lite import heatmaps, markups
 
-from .disturbances import disturb, move_points
+from .disturbances import SCALE, TURN, disturb, move_points
 from .fields import DECODE_RADIUS, RADIUS, SIGMA, boundaries_of, decode_bali, landmark_offsets
 from .losses import WEIGHTS, Maps, Weights, overall_loss, semi_supervised_loss, truth
 from .network import ScpanConfig
@@ -30,13 +30,15 @@ class Pairs(Dataset):
         labelled: ``data.Crops`` with landmarks.
         unlabelled: ``data.Crops`` whose landmarks, should they have any, nobody looks at.
         seed: of the disturbances; a pair is a function of (seed, epoch, index).
+        turn, scale: of the twins, up to so many degrees and from and to such a size, see ``draw_linear``.
 
     Source: SCPAN Algorithm 1, steps 1 and 2, but for this: the twin is drawn anew in every epoch.
     """
 
-    def __init__(self, labelled: Dataset, unlabelled: Dataset | None = None, seed: int = 0):
+    def __init__(self, labelled: Dataset, unlabelled: Dataset | None = None, seed: int = 0, turn: float = TURN,
+                 scale: tuple[float, float] = SCALE):
         self.parts = (labelled,) if unlabelled is None else (labelled, unlabelled)
-        self.seed = seed
+        self.seed, self.turn, self.scale = seed, turn, scale
 
     def __len__(self) -> int:
         return len(self.parts) * max(map(len, self.parts))
@@ -63,7 +65,7 @@ class Pairs(Dataset):
         number = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)[0]
         draw = torch.Generator().manual_seed(int(number >> 1))
         image, points = item["image"][None], item["landmarks"][None]
-        twin, linear = disturb(image, draw)
+        twin, linear = disturb(image, draw, self.turn, self.scale)
         moved = move_points(points, linear, tuple(image.shape[-2:]), _flip(points))
         landmarks = torch.cat([points, moved])
         return {"image": torch.cat([image, twin]), "linear": linear[0], "labelled": torch.tensor(float(kind == 0)),

@@ -74,7 +74,8 @@ def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bound
         sigma, radius: as in ``bali_field``.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
     """
-    lines = curves(points, boundaries) if boundaries else points.new_zeros(len(points), 0, 2, 2)
+    dense = max(2, max(sizes) // 2)           # points of a curve: about one for every second pixel of the last map
+    lines = curves(points, boundaries, dense) if boundaries else points.new_zeros(len(points), 0, 2, 2)
     heat, confidence = {}, {}
     for size in set(sizes):
         on_map = heatmaps.to_heatmap(points, image_size, size)

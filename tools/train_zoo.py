@@ -25,6 +25,7 @@ from facealign_lite.training import TrainConfig, fit, reestimate_normalization
 
 ROOT = Path(__file__).resolve().parents[1]
 FACE_SIZE = 160          # pixels rendered; a crop of 128 shows about 120 of them
+SMALL = 64               # crops of the networks that would learn too little in our time from larger ones
 TRAIN_SEED = 1           # of the rendered faces; the test faces have another
 Train = Callable[..., None]      # train(model, data, loss, part="", share=1, **settings of TrainConfig)
 
@@ -70,18 +71,21 @@ def boundaries(samples: PackedFaces, train: Train) -> nn.Module:
 
 
 def pairs(samples: PackedFaces, train: Train) -> nn.Module:
-    """lite SCPAN, 68 landmarks, on rendered faces and their disturbed twins only"""
-    model, crops = scpan.Scpan(scpan.LITE), Crops(samples, scpan.LITE.image_size, Augmentation(), seed=0)
-    train(model, scpan.Pairs(crops), scpan.scpan_loss(scpan.LITE), batch_size=8, lr=4e-3, ema=0.999)   # 16 images
+    """lite SCPAN on crops of 64 pixels, 68 landmarks, on rendered faces and their disturbed twins only"""
+    config = replace(scpan.LITE, image_size=SMALL)
+    model, crops = scpan.Scpan(config), Crops(samples, SMALL, Augmentation(), seed=0)
+    twins = scpan.Pairs(crops, turn=45, scale=(0.75, 1))
+    train(model, twins, scpan.scpan_loss(config), batch_size=8, lr=6e-3, ema=0.995)     # 16 images
     return model
 
 
 def borrower(samples: PackedFaces, train: Train) -> nn.Module:
-    """lite RHT with a ResNet, 68 landmarks, rendered faces only, references among them"""
-    model = rht.Rht(rht.LITE)
-    lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], rht.LITE.heatmap_size)
-    train(model, rht.Pairs(samples, lent, augment=Augmentation(), seed=0), rht.rht_loss(rht.LITE),
-          batch_size=16, lr=6e-3, ema=0.999)
+    """lite RHT on crops of 64 pixels with a ResNet, 68 landmarks, rendered faces only, references among them"""
+    config = replace(rht.LITE, image_size=SMALL)
+    model = rht.Rht(config)
+    lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], config.heatmap_size)
+    train(model, rht.Pairs(samples, lent, size=SMALL, augment=Augmentation(), seed=0), rht.rht_loss(config),
+          batch_size=16, lr=6e-3, ema=0.995)
     return model
 
 

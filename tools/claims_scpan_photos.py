@@ -40,7 +40,7 @@ def arm(unlabelled: str | None, pairs: int = BUDGET["pairs_a_step"], eta: float 
         faces, loss = claims.pack(folder.parent, "train"), scpan.scpan_loss(claims.lite(), unlabelled=eta)
         others = {"photos": TRAIN, "rendered": faces, None: None}[unlabelled]
         model = claims.train(seed, folder, claims.lite(), loss, faces, others, pairs, AUGMENTATION)
-        found = claims.figures(evaluate(model, TEST))
+        found = evaluate(model, TEST).figures()
         rendered = evaluate(model, claims.pack(folder.parent, "test")).figures()
         reestimate_normalization(model, Crops(TRAIN, BUDGET["image_size"], AUGMENTATION, seed), epoch=1_000_000)
         adapted = evaluate(model, TEST).figures()

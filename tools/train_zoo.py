@@ -71,8 +71,8 @@ def boundaries(samples: PackedFaces, train: Train) -> nn.Module:
 
 
 def pairs(samples: PackedFaces, train: Train) -> nn.Module:
-    """lite SCPAN on crops of 64 pixels, 68 landmarks, on rendered faces and their disturbed twins only"""
-    config = replace(scpan.LITE, image_size=SMALL)
+    """lite SCPAN of two stages on crops of 64 pixels, 68 landmarks, rendered faces and their disturbed twins only"""
+    config = replace(scpan.LITE, image_size=SMALL, stages=2)        # one SCPA model, see C12
     model, crops = scpan.Scpan(config), Crops(samples, SMALL, Augmentation(), seed=0)
     twins = scpan.Pairs(crops, turn=45, scale=(0.75, 1))
     train(model, twins, scpan.scpan_loss(config), batch_size=8, lr=6e-3, ema=0.995)     # 16 images

@@ -98,8 +98,8 @@ ARMS = {
     # C12
     "one_stage": arm({"stages": 2}),
     # C10 again with two stages each, which learn more in as many steps ("one_stage" is the fourth of them)
-    "shn_2": arm(SHN | {"stages": 2}, without_pairs()), "bali_2": arm({"attention": False, "stages": 2}, without_pairs()),
-    "scpa_2": arm({"bali": False, "stages": 2}),
+    "shn_2": arm(SHN | {"stages": 2}, without_pairs()),
+    "bali_2": arm({"attention": False, "stages": 2}, without_pairs()), "scpa_2": arm({"bali": False, "stages": 2}),
     # C11: with few labels; and, beside it, as many labelled pairs a step as where unlabelled ones share it
     "few": arm(few=True), "few_half": arm(few=True, pairs=BUDGET["pairs_a_step"] // 2),
     "semi": arm(few=True, unlabelled=True), "semi_eta": arm(few=True, unlabelled=True, eta=4.0),

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FACE_SIZE = 160          # pixels rendered; a crop of 128 shows about 120 of them
 SMALL = 64               # crops of the networks that would learn too little in our time from larger ones
 TRAIN_SEED = 1           # of the rendered faces; the test faces have another
-Train = Callable[..., None]      # train(model, data, loss, part="", share=1, **settings of TrainConfig)
+Train = Callable[..., None]      # train(model, data, loss, part="", share=1, pictures=1 in an item, **of TrainConfig)
 
 
 def faces(count: int, workers: int) -> PackedFaces:
@@ -75,7 +75,7 @@ def pairs(samples: PackedFaces, train: Train) -> nn.Module:
     config = replace(scpan.LITE, image_size=SMALL, stages=2)        # one SCPA model, see C12
     model, crops = scpan.Scpan(config), Crops(samples, SMALL, Augmentation(), seed=0)
     twins = scpan.Pairs(crops, turn=45, scale=(0.75, 1))
-    train(model, twins, scpan.scpan_loss(config), batch_size=8, lr=6e-3, ema=0.995)     # 16 images
+    train(model, twins, scpan.scpan_loss(config), pictures=2, batch_size=8, lr=6e-3, ema=0.995)
     return model
 
 
@@ -111,13 +111,14 @@ def make(arguments: argparse.Namespace) -> None:
     name, history, images, seconds = arguments.name, [], [], []
     torch.manual_seed(0)
 
-    def train(model: nn.Module, data, loss: Callable, part: str = "", share: float = 1, **settings) -> None:
+    def train(model: nn.Module, data, loss: Callable, part: str = "", share: float = 1, pictures: int = 1,
+              **settings) -> None:
         config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * arguments.steps)), **settings},
                              device=arguments.device, amp=arguments.amp, workers=arguments.loaders,
                              checkpoint_every=250, out=ROOT / "_build" / "zoo" / name / part)
         start, spent = time.time(), config.out / "seconds"
         history.extend(fit(model, data, loss, config, resume=True))
-        images.append(config.steps * config.batch_size)
+        images.append(config.steps * config.batch_size * pictures)
         if not spent.exists():                                                  # else this part was done before
             spent.write_text(str(time.time() - start))
         seconds.append(float(spent.read_text()))

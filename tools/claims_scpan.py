@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from shared_faces import pack
+from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from facealign_lite import scpan
@@ -59,6 +60,19 @@ def train(seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable, la
     return model
 
 
+class Unvoted(nn.Module):
+    """The last heatmaps of a SCPAN as logits, to be read by soft-argmax: what votes cost or gain on the same maps."""
+
+    def __init__(self, model: scpan.Scpan):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, K, S/2, S/2)."""
+        heat = self.model(images).heatmaps[-1]
+        return heat.clamp(min=torch.finfo(heat.dtype).tiny).log()
+
+
 def figures(result: Evaluation) -> dict[str, Any]:
     """Of all faces and of every subset, and the error of each face."""
     subsets = {name: row["nme"] for name, row in result.subsets().items()}
@@ -82,7 +96,9 @@ def arm(parts: Mapping[str, Any] | None = None, weights: scpan.Weights = scpan.W
         others = Subset(faces, range(FEW, len(faces))) if unlabelled else None
         loss = scpan.scpan_loss(config, weights, unlabelled=eta, **options)
         model = train(seed, folder, config, loss, labelled, others, pairs)
-        return figures(evaluate(model, test)) | {"parameters": parameter_count(model), "pairs": pairs}
+        unvoted = round(float(evaluate(Unvoted(model), test).errors.mean()), 6)
+        return figures(evaluate(model, test)) | {"nme_unvoted": unvoted, "parameters": parameter_count(model),
+                                                 "pairs": pairs}
     return run
 
 

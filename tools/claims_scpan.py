@@ -3,7 +3,7 @@
     make claims PAPER=scpan
 
 The paper trains at 256 pixels and does not say for how long. Here crops of 64 pixels and twins that are turned and
-shrunk half as much let a few minutes teach something: the same time at 128 pixels leaves twice the error.
+shrunk half as much let a few minutes teach something.
 All arms see pictures and twins, so that the baseline, too, learns from disturbed faces: what is compared is what is
 made of them. Every figure comes with those of the subsets pose, occlusion, blur and expression.
 """

@@ -101,7 +101,7 @@ def scpan_claims(tmp_path, monkeypatch):
 
 def test_scpan_arms_differ_in_what_they_say_they_do(scpan_claims, tmp_path):
     found = {}
-    for name, some in {"shn": (scpan_claims.SHN, scpan_claims.without_pairs()), "scpan": ()}.items():
+    for name, some in {"shn": (scpan_claims.SHN, scpan_claims.uncalibrated()), "scpan": ()}.items():
         (tmp_path / name).mkdir()
         found[name] = scpan_claims.arm(*some, pairs=2)(0, tmp_path / name)
         assert np.isfinite(found[name]["nme"]) and len(found[name]["errors"]) == 4 and found[name]["subsets"]

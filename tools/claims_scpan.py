@@ -102,7 +102,7 @@ def arm(parts: Mapping[str, Any] | None = None, weights: scpan.Weights = scpan.W
     return run
 
 
-def without_pairs(weights: scpan.Weights = scpan.WEIGHTS) -> scpan.Weights:
+def uncalibrated(weights: scpan.Weights = scpan.WEIGHTS) -> scpan.Weights:
     """Pictures and twins learn from their labels alone."""
     return replace(weights, calibrated=0)
 
@@ -111,19 +111,19 @@ TWO = {"stages": 2}             # one SCPA model and the last hourglass: of C12'
 
 ARMS = {
     # C10, with four stages as in the paper
-    "shn": arm(SHN, without_pairs()), "bali": arm({"attention": False}, without_pairs()),
+    "shn": arm(SHN, uncalibrated()), "bali": arm({"attention": False}, uncalibrated()),
     "scpa": arm({"bali": False}), "scpan": arm(),
     # C12; and C10 again with two stages
-    "one_stage": arm(TWO), "shn_2": arm(SHN | TWO, without_pairs()),
-    "bali_2": arm({"attention": False} | TWO, without_pairs()), "scpa_2": arm({"bali": False} | TWO),
+    "scpan_2": arm(TWO), "shn_2": arm(SHN | TWO, uncalibrated()),
+    "bali_2": arm({"attention": False} | TWO, uncalibrated()), "scpa_2": arm({"bali": False} | TWO),
     # C11: with few labels; and, beside it, as many labelled pairs a step as where unlabelled ones share it
     "few": arm(TWO, few=True), "few_half": arm(TWO, few=True, pairs=BUDGET["pairs_a_step"] // 2),
     "semi": arm(TWO, few=True, unlabelled=True), "semi_eta": arm(TWO, few=True, unlabelled=True, eta=4.0),
-    # C13, Table VIII: last maps; earlier ones and calibration; field; with coordinates it is "one_stage". Not in the
+    # C13, Table VIII: last maps; earlier ones and calibration; field; with coordinates it is "scpan_2". Not in the
     # table: without calibration; and with all votes and coordinates heard, as printed
     "terms_last": arm(TWO, ONLY), "terms_earlier": arm(TWO, replace(ONLY, earlier=4, calibrated=4)),
     "terms_field": arm(TWO, replace(scpan.WEIGHTS, coordinates=0)),
-    "terms_uncalibrated": arm(TWO, without_pairs()), "terms_printed": arm(TWO, within=None, reach=None),
+    "terms_uncalibrated": arm(TWO, uncalibrated()), "terms_printed": arm(TWO, within=None, reach=None),
     # C14
     "ged": arm(TWO, shape="ged"), "student_t": arm(TWO, shape="student_t"),
 }

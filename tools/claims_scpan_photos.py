@@ -26,7 +26,7 @@ WHAT = "lite SCPAN of two stages on labelled pairs of rendered faces and unlabel
 DATA = f"SyntheticFaces(3000, seed=2) with labels; {len(TRAIN)} photos without; test on {len(TEST)} photos"
 SEEDS = claims.SEEDS
 BUDGET = claims.BUDGET
-CONFIG = claims.lite(stages=2)      # one SCPA model: of those of C12 it learns more in so few steps
+CONFIG = claims.lite(**claims.TWO)
 # photos differ in light and sharpness, so here labelled faces do, too
 AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.2), outlier=0, inversion=0, occluder=0)
 

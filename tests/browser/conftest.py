@@ -19,6 +19,7 @@ def browser():
         pytest.skip("no Chromium on the path, which playwright drives")
     from playwright.sync_api import sync_playwright
 
+    # Chromium does not start with its sandbox where the tests run as root, as in most containers
     switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         instance = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)

@@ -4,11 +4,12 @@ from .blocks import Hierarchical, Residual, parameter_count, to_grey
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
 from .hrnet import HRNet, HRNetConfig
 from .losses import landmark_loss, mse_loss, soft_argmax
+from .reading import Reading, fold_mirrored, read_maps
 from .resnet import ResNet, ResNetConfig
 from .vgg import VGG
 
 __all__ = [
     "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "ResNet",
-    "ResNetConfig", "Residual", "StackedHourglass", "landmark_loss", "mse_loss", "parameter_count", "soft_argmax",
-    "to_grey",
+    "Reading", "ResNetConfig", "Residual", "StackedHourglass", "fold_mirrored", "landmark_loss", "mse_loss",
+    "parameter_count", "read_maps", "soft_argmax", "to_grey",
 ]

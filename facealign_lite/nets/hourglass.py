@@ -3,13 +3,14 @@
 Shapes: images (B, C, S, S), features and heatmaps (B, ., S/4, S/4).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .blocks import Residual
+from .reading import WAYS, Reading, read_maps
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class HourglassConfig:
     depth: int = 4                            # halvings inside one hourglass, as in the paper
     stem: tuple[int, ...] = (48, 96, 96)      # widths of the 7x7 convolution, a residual, [halving], more residuals;
                                               # paper (64, 128, 128, 256)
+    reading: str = "soft_argmax"              # of logits, as ``landmark_loss`` trains; "center_of_mass" of heat, as the
+                                              # paper's ``mse_loss`` does
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "image_size", "in_channels", "channels", "stacks", "depth"):
@@ -34,6 +37,8 @@ class HourglassConfig:
                              f"got {self.image_size}")
         if len(self.stem) < 3 or self.stem[-1] != self.channels:
             raise ValueError(f"stem must have at least 3 widths and end at channels={self.channels}, got {self.stem}")
+        if self.reading not in WAYS:
+            raise ValueError(f"reading must be one of {WAYS}, got {self.reading!r}")
 
     @property
     def heatmap_size(self) -> int:
@@ -42,7 +47,8 @@ class HourglassConfig:
 
 
 LITE = HourglassConfig()
-PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, stem=(64, 128, 128, 256))
+PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, stem=(64, 128, 128, 256),
+                        reading="center_of_mass")
 
 
 class Hourglass(nn.Module):
@@ -76,6 +82,8 @@ class StackedHourglass(nn.Module):
 
     Source: Newell et al. 2016, Fig. 4 and section 3; the prediction of every stack is supervised.
     """
+
+    inputs = ("image",)
 
     def __init__(self, config: HourglassConfig = LITE):
         super().__init__()
@@ -119,3 +127,7 @@ class StackedHourglass(nn.Module):
             if i < self.config.stacks - 1:
                 x = x + self.back_features[i](f) + self.back_heatmaps[i](outputs[-1])
         return outputs
+
+    def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
+        """Landmarks in crop pixels, from the maps of the last stack; see ``nets.reading``."""
+        return read_maps(outputs[-1], self.config.image_size, self.config.reading, mirrored)

@@ -12,6 +12,7 @@ import json
 import math
 import numbers
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -381,8 +382,9 @@ class _Run:
             self.graph = graph
         except RuntimeError as error:
             self.optimizer.zero_grad(set_to_none=True)
-            warnings.warn(f"the training step is not captured and runs slower: {str(error).splitlines()[0]}",
-                          stacklevel=2)
+            where = [f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)]
+            warnings.warn(f"the training step is not captured and runs slower: {str(error).splitlines()[0]} "
+                          f"({' < '.join(reversed(where[-3:]))})", stacklevel=2)
             return False
         return True
 
@@ -390,7 +392,9 @@ class _Run:
         """Raise if a step would wait for the device, and leave everything as it was."""
         buffers = [(b, b.clone()) for b in self.model.buffers()]
         mode = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
         try:
             self.backward(parallel, self.fixed)
         finally:

@@ -260,7 +260,8 @@ def test_an_hourglass_learns_four_faces():
     images = (blobs * torch.tensor([1.0, 0.6, -0.8])[:, None, None]).sum(1, keepdim=True)
     data = [{"image": i, "landmarks": p} for i, p in zip(images, points, strict=True)]
     net = StackedHourglass(HourglassConfig(landmarks=3, image_size=32, channels=16, depth=2, stem=(8, 16, 16)))
-    fit(net, data, landmark_loss, TrainConfig(steps=60, batch_size=4, lr=5e-3), progress=False)
+    fit(net, data, landmark_loss, TrainConfig(steps=60, batch_size=4, lr=5e-3, device="cpu"),
+        progress=False)
     error = to_image(decode(net(images)[-1], "soft_argmax"), 8, 32) - points              # image pixels
     assert error.abs().mean() < 1.5
 
@@ -499,7 +500,8 @@ def test_frozen_statistics_stay_and_weights_learn():
     for frozen in (True, False):
         before = {k: v.clone() for k, v in net.state_dict().items()}
         fit(net, Flat(1.0), lambda out, batch: out.square().mean(), TrainConfig(steps=3, batch_size=5, lr=0.1,
-                                                                              frozen_norm=frozen), progress=False)
+                                                                              device="cpu", frozen_norm=frozen),
+            progress=False)
         after = net.state_dict()
         assert torch.equal(before["0.running_mean"], after["0.running_mean"]) == frozen
         assert not torch.equal(before["1.weight"], after["1.weight"])

@@ -43,7 +43,8 @@ def test_captured_equals_eager(data):
         assert row == pytest.approx(other, rel=1e-3)
 
 
-def test_the_card_ends_where_the_processor_does():
+def test_the_card_ends_where_the_processor_does(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     on_card, _ = train(CARD, toy_model(drop=0))
     on_cpu, _ = train(replace(CONFIG, device="cpu"), toy_model(drop=0))
     close(on_card.cpu(), on_cpu, 1e-3)

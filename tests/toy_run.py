@@ -15,7 +15,7 @@ from torch import nn
 
 from facealign_lite.training import TrainConfig, fit
 
-CONFIG = TrainConfig(steps=40, batch_size=4, lr=0.02, checkpoint_every=3, log_every=7, ema=0.9)
+CONFIG = TrainConfig(steps=40, batch_size=4, lr=0.02, checkpoint_every=3, log_every=7, ema=0.9, device="cpu")
 SHARED = replace(CONFIG, steps=12, checkpoint_every=5)
 
 

@@ -1,42 +1,57 @@
-"""A captured forward pass answers as the plain one does."""
+"""The watch of ``capture`` sees what a CUDA graph would not survive, and nothing else."""
 
+import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 
-from facealign_lite.nets import HourglassConfig, StackedHourglass, captured
-
-SMALL = HourglassConfig(landmarks=3, image_size=32, channels=16, depth=2, stem=(8, 16, 16))
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+X = torch.arange(12.0).view(3, 4)
 
 
-@pytest.fixture(params=DEVICES)
-def model(request):
-    torch.manual_seed(0)
-    return StackedHourglass(SMALL).eval().to(request.param)
+@pytest.mark.parametrize("name, fn", {
+    "item": lambda: X.sum().item(), "int": lambda: int(X[0, 0]), "if": lambda: 1 if X.any() else 0,
+    "mask": lambda: X[X > 3], "put": lambda: X.clone().__setitem__(X > 3, 0.0),
+    "select": lambda: X.masked_select(X > 3),
+    "nonzero": lambda: X.nonzero(), "where": lambda: torch.where(X > 3), "list": lambda: X[:, [0, 2]],
+    "tensor": lambda: torch.tensor([1.0, 2]), "new": lambda: X.new_tensor([1.0]), "numpy": lambda: X.numpy(),
+    "array": lambda: np.asarray(X), "from": lambda: torch.from_numpy(np.ones(3)), "tolist": lambda: X.tolist(),
+    "repeat": lambda: torch.repeat_interleave(X[0].long()), "unique": lambda: X.unique(), "equal": lambda: X.equal(X),
+}.items())
+def test_what_cannot_be_captured(name, fn):
+    with pytest.raises(AssertionError, match="cannot be captured"):
+        assert_capturable(fn)
 
 
-def test_it_answers_as_the_model_does(model):
-    device = next(model.parameters()).device
-    first, second = torch.rand(2, 3, 1, 32, 32, device=device) - 0.5
-    run = captured(model, first)
-    kept = run(first)[-1]
-    with torch.inference_mode():
-        torch.testing.assert_close(run(second)[-1], model(second)[-1], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(kept, model(first)[-1], atol=1e-4, rtol=1e-4)    # the first answer has stayed
+def test_a_plain_step_with_its_backward_can_be_captured():
+    weight, index = torch.ones(4, requires_grad=True), torch.tensor([0, 2])
+
+    def step():
+        picked = (X * weight)[:, index]
+        t = torch.linspace(0, 1, 5, device=X.device)
+        return {"loss": torch.where(picked > 3, picked, 0.0).mean() + t.mean() + X.new_zeros(())}
+    assert_capturable(step)
+    assert weight.grad.abs().sum() > 0
 
 
-def test_half_precision_is_near(model):
-    images = torch.rand(2, 1, 32, 32, device=next(model.parameters()).device) - 0.5
-    heat = captured(model, images, dtype=torch.bfloat16)(images)[-1]
-    wanted = model(images)[-1]
-    assert heat.dtype == torch.bfloat16
-    assert (heat.float() - wanted).norm() < 0.05 * wanted.norm()
+def test_a_backward_that_asks_is_seen():
+    class Curious(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * gradient.sum().item()
+    weight = torch.ones(4, requires_grad=True)
+    with pytest.raises(AssertionError, match="_local_scalar_dense"):
+        assert_capturable(lambda: Curious.apply(weight))
 
 
-def test_other_shapes_and_modes_are_refused(model):
-    images = torch.rand(2, 1, 32, 32, device=next(model.parameters()).device)
-    if images.is_cuda:
-        with pytest.raises(ValueError, match="captured shapes"):
-            captured(model, images)(images[:1])
-    with pytest.raises(ValueError, match="eval mode"):
-        captured(model.train(), images)
+def test_what_is_made_once_may_be_made_before():
+    kept = {}
+
+    def step():
+        if "index" not in kept:
+            kept["index"] = torch.tensor([0, 2])
+        return X[:, kept["index"]]
+    assert_capturable(step)

@@ -1,5 +1,7 @@
 """Annotated faces, crops and augmentation."""
 
+from facealign_lite import opencv  # noqa: F401    what is imported here is used in forked workers
+
 from .augmentation import Augmentation
 from .batches import BatchedCrops
 from .crops import (

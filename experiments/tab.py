@@ -7,41 +7,47 @@ their shape, and part of what the paper reports for them may be what they had se
 landmark part only share the boundary part of their seed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared_faces import pack
 
+from experiments.faces import pack, words
 from facealign_lite import tab
 from facealign_lite.data import Augmentation, Crops, PackedFaces
 from facealign_lite.evaluation import evaluate
+from facealign_lite.records import Arm, lock
 from facealign_lite.training import TrainConfig, fit
 
 WHAT = "lite TAB networks from random weights, boundaries first, then landmarks with the boundary part frozen"
-DATA = "SyntheticFaces(3000, seed=2), tested on the first 600 faces of the benchmark"
-SEEDS = [0, 1, 2]
-BUDGET = {"boundary_steps": 400, "landmark_steps": 320, "lr": 8e-3, "landmark_lr": 5e-3, "batch_size": 16,
-          "amp": "bf16"}
+BUDGETS = {
+    "lite": {"boundary_steps": 400, "landmark_steps": 320, "lr": 8e-3, "landmark_lr": 5e-3, "batch_size": 16,
+             "amp": "bf16"},
+    # at lite size: what three seeds of few steps could not tell, eight of many may
+    "gpu": {"boundary_steps": 8000, "landmark_steps": 6400, "lr": 4e-3, "landmark_lr": 2.5e-3, "batch_size": 32,
+            "amp": "bf16", "faces": 12_000},
+}
+SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4, 5, 6, 7]}
+data = words
 
 
-
-def settings(seed: int, stage: str, out: Path) -> TrainConfig:
+def settings(budget: Mapping[str, Any], device: str, seed: int, stage: str, out: Path) -> TrainConfig:
     """The run of one stage, "boundary" or "landmark"."""
-    lr = BUDGET["lr"] if stage == "boundary" else BUDGET["landmark_lr"]
-    return TrainConfig(BUDGET[f"{stage}_steps"], BUDGET["batch_size"], lr, amp=BUDGET["amp"], seed=seed,
-                       checkpoint_every=100, out=out)
+    lr = budget["lr"] if stage == "boundary" else budget["landmark_lr"]
+    return TrainConfig(budget[f"{stage}_steps"], budget["batch_size"], lr, amp=budget["amp"], seed=seed,
+                       checkpoint_every=100, out=out, device=device)
 
 
-def boundaries(seed: int, stem: str, folder: Path) -> tab.SCBE:
+def boundaries(budget: Mapping[str, Any], device: str, seed: int, stem: str, folder: Path) -> tab.SCBE:
     """The trained boundary part of one stem and seed; the first arm that needs it trains it, all others read it."""
     torch.manual_seed(seed)
     model = tab.SCBE(replace(tab.LITE, stem=stem))
-    crops = Crops(pack(folder, "train"), tab.LITE.image_size, Augmentation(), seed)
-    fit(model, crops, tab.boundary_loss(), settings(seed, "boundary", folder / f"tab-boundaries-{stem}-{seed}"),
-        resume=True)
+    crops = Crops(pack(folder, "train", budget), tab.LITE.image_size, Augmentation(), seed)
+    out = folder / f"tab-boundaries-{stem}-{seed}"
+    with lock(out, wait=True):
+        fit(model, crops, tab.boundary_loss(), settings(budget, device, seed, "boundary", out), resume=True)
     return model
 
 
@@ -61,25 +67,32 @@ def quality(model: tab.SCBE, faces: PackedFaces) -> dict[str, Any]:
             "overlap": each.mean().item(), "overlap_of_each": each.numpy().round(4)}
 
 
-def arm(stem: str = "vgg", scales: str = "multi", fusion: int = 2) -> Callable[[int, Path], Mapping[str, Any]]:
+def arm(budget: Mapping[str, Any], device: str = "auto", stem: str = "vgg", scales: str = "multi", fusion: int = 2
+        ) -> Arm:
     """A run of both stages."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        boundary_part = boundaries(seed, stem, folder.parent)
+        boundary_part = boundaries(budget, device, seed, stem, folder.parent)
         torch.manual_seed(seed + 1)
         model = tab.TAB(replace(tab.LITE, stem=stem, scales=scales, fusion=fusion))
         model.scbe.load_state_dict(boundary_part.state_dict())
-        crops = Crops(pack(folder.parent, "train"), tab.LITE.image_size, Augmentation(), seed + 1000)
-        fit(model.freeze(), crops, tab.transform_loss(), settings(seed, "landmark", folder), resume=True)
-        faces = pack(folder.parent, "test")
-        result = evaluate(model, faces)
+        crops = Crops(pack(folder.parent, "train", budget), tab.LITE.image_size, Augmentation(), seed + 1000)
+        fit(model.freeze(), crops, tab.transform_loss(), settings(budget, device, seed, "landmark", folder),
+            resume=True)
+        faces = pack(folder.parent, "test", budget)
+        result = evaluate(model, faces, device=device)
         return result.figures() | quality(model.scbe, faces) | {
             "subsets": result.subsets(), "parameters": sum(p.numel() for p in model.parameters()),
             "stem_parameters": sum(p.numel() for p in model.scbe.stem.parameters()), "errors": result.errors.round(6)}
     return run
 
 
-ARMS = {
-    "vgg": arm(), "resnet": arm("resnet"), "hourglass": arm("hourglass"),           # C7; "vgg" is also C8's multi-scale
-    "single": arm(scales="single"),                                                 # C8        and C9's fusion 2
-    "fusion0": arm(fusion=0), "fusion1": arm(fusion=1), "fusion3": arm(fusion=3),   # C9
-}
+def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
+    """The runs at a budget, the most important first."""
+    def one(**parts: Any) -> Arm:
+        return arm(budget, device, **parts)
+    return {
+        "vgg": one(),                                                   # C7; also C8's multi-scale and C9's fusion 2
+        "fusion0": one(fusion=0), "single": one(scales="single"),       # C9; C8
+        "hourglass": one(stem="hourglass"), "resnet": one(stem="resnet"),           # C7
+        "fusion1": one(fusion=1), "fusion3": one(fusion=3),             # C9
+    }

@@ -71,7 +71,7 @@ def test_faces_are_averaged_down_like_those_one_at_a_time():
     one, many = Crops(faces, 64), BatchedCrops(faces, 64)
     assert many.levels == 2
     seen = batch(many, [(0, i) for i in range(6)])["image"]
-    assert (seen - torch.stack([one[i]["image"] for i in range(6)])).abs().mean() * 255 < 0.5
+    assert (seen - torch.stack([one[i]["image"] for i in range(6)])).abs().mean() * 255 < 1
 
 
 @pytest.mark.parametrize("size", [64, 24])

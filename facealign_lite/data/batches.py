@@ -168,13 +168,12 @@ class BatchedCrops:
             seen = self.pack["visibility"].index_select(0, index).float()
             mirrored = _determinant(matrix) < 0
             seen = torch.where(mirrored[:, None], seen.index_select(1, self.pack["flip"]), seen)
-        return {"image": image - 0.5, "visibility": seen, "matrix": matrix, "index": index, **known}
+        return {"image": image.sub_(0.5), "visibility": seen, "matrix": matrix, "index": index, **known}
 
     def _planes(self, index: Tensor) -> Tensor:
         """Whole images (B, C, H, W) of grey levels, float32."""
-        images = self.pack["images"].index_select(0, index)
-        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return images.to(torch.float32, memory_format=torch.contiguous_format)
+        images = self.pack["images"].index_select(0, index).float()
+        return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
     def _points(self, name: str, flip: str, draws: Mapping[str, Tensor]) -> Tensor:
         """Points moved along, (B, K, ..., 2) float32; K change names in the mirror."""
@@ -204,7 +203,8 @@ class BatchedCrops:
         image = _where(one["small"] > 0, lambda x, *small: effects.separable(x, effects.low_resolution_matrix(
             size, *small)), image, one["small"], one["nearest"])
         contrast, offset = one["contrast"].view(-1, 1, 1, 1), one["offset"].view(-1, 1, 1, 1)
-        image = (image - 0.5) * contrast + (0.5 + offset)
+        # (image - 1/2) contrast + 1/2 + offset
+        image = torch.addcmul(0.5 - 0.5 * contrast + offset, image, contrast)
         if self.augment.noise > 0:
             image = image.addcmul_(effects.normal(key, image.shape), one["noise"].view(-1, 1, 1, 1))
         return _where(one["quality"] > 0, effects.jpeg, image.clamp_(0, 1), one["quality"])
@@ -219,7 +219,8 @@ class BatchedCrops:
         """Whole images as large as a crop."""
         whole = self._planes(index)
         if whole.shape[-2:] != image.shape[-2:]:
-            whole = F.interpolate(whole, image.shape[-2:], mode="area").round_()
+            rows, columns = (effects.area_matrix(n, self.size, whole.device) for n in whole.shape[-2:])
+            whole = (rows @ whole @ columns.mT).round_()
         return (whole / 255).expand(-1, self.channels, -1, -1)
 
 
@@ -329,14 +330,14 @@ def sample(planes: Tensor, matrix: Tensor, size: int, levels: int = 1) -> Tensor
 def _where(on: Tensor, effect: Any, image: Tensor, *numbers: Tensor) -> Tensor:
     """``effect(image, *numbers)`` of the images that are ``on`` (B,), the others as they are.
 
-    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it.
+    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it, in place.
     """
     if image.is_cuda:
         return torch.where(on.view(-1, 1, 1, 1), effect(image, *numbers), image)
     rows = on.nonzero()[:, 0]
     if len(rows) == 0:
         return image
-    return image.index_copy(0, rows, effect(image[rows], *(number[rows] for number in numbers)))
+    return image.index_copy_(0, rows, effect(*(tensor.index_select(0, rows) for tensor in (image, *numbers))))
 
 
 def _grey(image: Tensor) -> Tensor:

@@ -129,6 +129,13 @@ def gaussian_matrix(size: int, sigma: Tensor) -> Tensor:
         2 * (size - 1) - i - j) * (j <= size - 2)
 
 
+def area_matrix(large: int, small: int, device: torch.device) -> Tensor:
+    """(small, large): pixel i is the mean of [i, i + 1] large / small, as ``cv2.resize`` by INTER_AREA."""
+    at, scale = torch.arange(large, device=device), large / small
+    i = torch.arange(small, device=device, dtype=torch.float32)[:, None]
+    return (((i + 1) * scale).minimum(at + 1) - (i * scale).maximum(at)).clamp_(min=0) / scale
+
+
 def low_resolution_matrix(size: int, small: Tensor, nearest: Tensor) -> Tensor:
     """(B, S, S): averaged down to ``small`` pixels, and back up, linearly or by the nearest, as ``cv2.resize``."""
     at = torch.arange(size, device=small.device, dtype=torch.float32)
@@ -240,12 +247,13 @@ def bits(key: Tensor, count: int, stream: int) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of Chris Wellons' lowbias32; products wrap around at 32 bits."""
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * 0x7FEB352D
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * (0x846CA68B - (1 << 32))
-    return x ^ ((x >> 16) & 0xFFFF)
+    """The finaliser of Chris Wellons' lowbias32, in place; products wrap around at 32 bits."""
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= 0x846CA68B - (1 << 32)
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
 
 
 def uniform(key: Tensor, shape: torch.Size) -> Tensor:
@@ -255,13 +263,16 @@ def uniform(key: Tensor, shape: torch.Size) -> Tensor:
 
 def normal(key: Tensor, shape: torch.Size) -> Tensor:
     """Standard normal numbers, those beyond 4.8 cut off: sqrt(-2 log u) (cos, sin)(2 pi v)."""
-    u, v = _halves(key, shape, 1).unbind(1)
-    radius, angle = u.log_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+    pairs = _halves(key, shape, 1)
+    radius, angle = pairs[:, 0].log().mul_(-2).sqrt_(), pairs[:, 1] * (2 * math.pi)
+    torch.mul(radius, angle.cos(), out=pairs[:, 0])
+    torch.mul(radius, angle.sin_(), out=pairs[:, 1])
     return pairs.flatten(1)[:, :math.prod(shape[1:])].view(shape)
 
 
 def _halves(key: Tensor, shape: torch.Size, stream: int) -> Tensor:
     """Upper and lower halves of enough random bits for ``shape``, as numbers in (0, 1): (B, 2, n)."""
     drawn = bits(key, (math.prod(shape[1:]) + 1) // 2, stream)
-    return torch.stack([(drawn >> 16) & 0xFFFF, drawn & 0xFFFF], 1).float().add_(0.5).mul_(2.0**-16)
+    halves = torch.empty(len(key), 2, drawn.shape[1], device=key.device)
+    halves[:, 0], halves[:, 1] = (drawn >> 16) & 0xFFFF, drawn & 0xFFFF
+    return halves.add_(0.5).mul_(2.0**-16)

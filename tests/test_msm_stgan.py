@@ -302,7 +302,8 @@ def test_training_straightens():
     gan = msm.StGan(replace(stgan.LITE, discriminator=(4,) * 6))
     config = TrainConfig(12, 8, 2e-3, schedule="steps", warmup=0, amp="off", device="cpu", log_every=1)
     history = fit(gan, data, msm.stgan_loss(gan, MEAN), config, progress=False)
-    assert set(history[0]) == {"step", "lr", "parameters", "adversarial", "discriminator", "loss"}
+    assert set(history[0]) == {"step", "lr", "parameters", "adversarial", "discriminator", "loss",
+                               "gradient_norm"}
     assert history[-1]["parameters"] < 0.8 * history[0]["parameters"]
     with torch.no_grad():
         before, after = (msm.pose_residual(theta, target).rotation.abs().mean()

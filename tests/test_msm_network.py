@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from test_msm import FACES
 from test_msm_stgan import poses
 from torch import nn
@@ -348,6 +349,45 @@ def test_straight_crops_are_disturbed_alike_whenever_they_are_asked_for():
     assert left.scale.log().std().item() == pytest.approx(0.12, rel=0.2)
 
 
+def test_a_batch_is_straightened_as_one_crop_is():
+    """The same chance gives the same crops, so the same distribution of chance gives the same distribution of crops."""
+    plain = Crops(faces_as_samples(3), 128)
+    crops, items = msm.StraightCrops(plain, MEAN, seed=4), [plain[i] for i in range(3)]
+    uniforms = torch.special.ndtr(torch.stack([crops.normals(7, i) for i in range(3)]))
+    images, landmarks = msm.straight_batch(torch.stack([item["image"] for item in items]),
+                                           torch.stack([item["landmarks"] for item in items]), uniforms.float(),
+                                           torch.from_numpy(MEAN).float())
+    for i in range(3):
+        one = crops.at(7, i)
+        torch.testing.assert_close(landmarks[i], one["landmarks"], atol=2e-3, rtol=0)
+        assert (images[i] - one["image"]).abs().max() < 2e-3
+
+
+def test_uniform_numbers_become_the_disturbance_that_was_asked_for():
+    n = 20_000
+    points = msm.from_frame(torch.from_numpy(MEAN), 8).expand(n, -1, -1)
+    uniforms = torch.rand(n, 4, generator=torch.Generator().manual_seed(0))
+    uniforms[0], uniforms[1] = 0, 1                                                 # the ends are finite
+    _, landmarks = msm.straight_batch(torch.zeros(n, 1, 8, 8), points, uniforms, torch.from_numpy(MEAN), 10, 0.1, 0.05)
+    theta = msm.true_theta(landmarks, torch.from_numpy(MEAN), 8)
+    left = msm.pose_residual(torch.eye(2, 3).expand_as(theta), theta)
+    assert left.rotation.std().item() == pytest.approx(10, rel=0.02) and abs(left.rotation.mean()) < 0.3
+    assert left.scale.log().std().item() == pytest.approx(0.1, rel=0.02) and abs(left.scale.log().mean()) < 0.003
+    # sides of the crop; the face is turned and resized after it was moved
+    away = (landmarks.mean(1) - points[0].mean(0)) / 8
+    assert away.norm(dim=-1).square().mean().sqrt().item() == pytest.approx(0.05 * 2 ** 0.5, rel=0.1)
+
+
+def test_straightening_a_batch_and_the_losses_can_be_captured():
+    batch = {"image": images(2), "landmarks": msm.from_frame(torch.from_numpy(MEAN), 128).float().expand(2, -1, -1)}
+    uniforms, mean = torch.rand(2, 4), torch.from_numpy(MEAN).float()
+    assert_capturable(lambda: msm.straight_batch(batch["image"], batch["landmarks"], uniforms, mean))
+    regression = msm.RegressionNet(msm.RegressionConfig(width=2))
+    assert_capturable(lambda: msm.point_loss(regression(batch["image"]), batch))
+    heat = msm.HeatNet(TINY)
+    assert_capturable(lambda: heat(batch["image"]))
+
+
 def test_decoding_and_the_map_share_the_convention():
     """A point of the straight crop survives the way through the map and back."""
     points = msm.from_frame(torch.from_numpy(MEAN), 128)
@@ -382,6 +422,8 @@ def test_decoding_and_the_map_share_the_convention():
     (lambda: msm.Msm.assemble(msm.Generator(msm.StGanConfig(3)), msm.HeatNet(TINY), BOOK), "channels 3 and 1"),
     (lambda: msm.run(knowing()[0].train(), images(3)), "eval"),
     (lambda: msm.StraightCrops(Crops(faces_as_samples(1), 128), MEAN, scale=-1), "scale"),
+    (lambda: msm.straight_batch(images(2), torch.zeros(2, 68, 2), torch.zeros(2, 3), torch.ones(68, 2)),
+     "uniforms"),
 ])
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):

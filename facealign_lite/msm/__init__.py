@@ -17,7 +17,7 @@ from .exemplars import (
     reliable,
     scores,
 )
-from .model import MSM_PAPER, Found, Msm, MsmConfig, Stages, StraightCrops, run
+from .model import MSM_PAPER, Found, Msm, MsmConfig, Stages, StraightCrops, run, straight_batch
 from .network import (
     HEAT_LITE,
     HEAT_PAPER,
@@ -38,9 +38,11 @@ from .stgan import (
     StGanConfig,
     adversarial_loss,
     discriminator_objective,
+    fit_theta,
     from_frame,
     grid,
     move,
+    move_back,
     parameter_loss,
     pixel_map,
     pose_residual,
@@ -54,7 +56,7 @@ __all__ = [
     "FRAME", "HEAT_LITE", "HEAT_PAPER", "INNER", "MSM_PAPER", "OUTLINE", "PUPILS", "RADIUS", "REGRESSION_LITE",
     "REGRESSION_PAPER", "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet", "Msm", "MsmConfig", "Pose",
     "RegressionConfig", "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig", "Stages", "StraightCrops",
-    "adversarial_loss", "canonical", "clean_score", "discriminator_objective", "from_frame", "grid", "heat",
-    "mean_face", "move", "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores",
-    "stgan_loss", "straighten", "to_frame", "true_theta",
+    "adversarial_loss", "canonical", "clean_score", "discriminator_objective", "fit_theta", "from_frame", "grid",
+    "heat", "mean_face", "move", "move_back", "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable",
+    "run", "scores", "stgan_loss", "straight_batch", "straighten", "to_frame", "true_theta",
 ]

@@ -3,6 +3,7 @@
 Shapes: images (B, C, S, S), landmarks (B, K, 2) in pixels of the rough crop unless said.
 """
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -24,9 +25,10 @@ from .stgan import (
     PAPER,
     Generator,
     StGanConfig,
+    fit_theta,
     from_frame,
     move,
-    pixel_map,
+    move_back,
     straighten,
     to_frame,
     true_theta,
@@ -239,16 +241,51 @@ class StraightCrops(Dataset):
     def at(self, epoch: int, index: int) -> dict[str, Tensor]:
         """Item ``index`` as seen in ``epoch``: image, landmarks and visibility, as ``data.Crops`` gives them."""
         item = self.crops.at(epoch, index)
-        rng = np.random.default_rng((self.seed, epoch, index, 1))
-        rotation, scale, shift = self.spread
-        angle, factor = np.deg2rad(rng.normal(0, rotation)), np.exp(rng.normal(0, scale))
-        turn = factor * torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        size = item["image"].shape[-1]
-        theta = true_theta(item["landmarks"][None].double(), self.mean, size, self.margin)[0]
-        # straight <- disturbed: places are turned and moved before theta reads them
-        away = theta[:, :2] @ torch.from_numpy(rng.normal(0, 2 * shift, 2)) + theta[:, 2]
-        theta = torch.cat([theta[:, :2] @ turn, away[:, None]], 1)[None]
-        matrix = pixel_map(theta, size)[0]
-        landmarks = torch.linalg.solve(matrix[:, :2], (item["landmarks"].double() - matrix[:, 2]).mT).mT
-        return {"image": straighten(item["image"][None], theta.float())[0], "landmarks": landmarks.float(),
-                "visibility": item["visibility"]}
+        landmarks, normals = item["landmarks"][None].double(), self.normals(epoch, index)[None]
+        theta = true_theta(landmarks, self.mean, item["image"].shape[-1], self.margin)
+        image, landmarks = _straightened(item["image"][None], landmarks, theta, normals, self.spread)
+        return {"image": image[0], "landmarks": landmarks[0].float(), "visibility": item["visibility"]}
+
+    def normals(self, epoch: int, index: int) -> Tensor:
+        """The chance of an item, four standard normal numbers: turn, size, shift along x and y."""
+        return torch.from_numpy(np.random.default_rng((self.seed, epoch, index, 1)).standard_normal(4))
+
+
+def straight_batch(images: Tensor, landmarks: Tensor, uniforms: Tensor, mean: Tensor, rotation: float = 12.0,
+                   scale: float = 0.12, shift: float = 0.09, margin: float = MARGIN) -> tuple[Tensor, Tensor]:
+    """What ``StraightCrops`` does to a crop, for a batch at once on any device, without waiting for it.
+
+    Args:
+        images: (B, C, S, S).
+        landmarks: (B, K, 2) pixels of ``images``, finite; nobody looks.
+        uniforms: (B, 4) from 0 to 1, the only source of chance: turn, size, shift along x and y.
+        mean: (K, 2), see ``true_theta``; on the device of the landmarks.
+        rotation, scale, shift, margin: see ``StraightCrops``.
+
+    Returns:
+        images (B, C, S, S) and landmarks (B, K, 2) in their pixels.
+
+    Raises:
+        ValueError: for wrong shapes.
+    """
+    if landmarks.shape[1:] != mean.shape or uniforms.shape != (len(landmarks), 4) or len(images) != len(landmarks):
+        raise ValueError(f"images, landmarks and uniforms must be (B, C, S, S), (B, {len(mean)}, 2) and (B, 4), got "
+                         f"{tuple(images.shape)}, {tuple(landmarks.shape)} and {tuple(uniforms.shape)}")
+    size = images.shape[-1]
+    theta = fit_theta(landmarks, from_frame(mean.to(landmarks), size, margin), size)
+    # P(z < x) = (1 + erf(x / sqrt 2)) / 2; at the ends, which float32 does reach, z would be infinite
+    normals = math.sqrt(2) * torch.erfinv((2 * uniforms - 1).clamp(-1 + 1e-6, 1 - 1e-6))
+    return _straightened(images, landmarks, theta, normals.to(landmarks), (rotation, scale, shift))
+
+
+def _straightened(images: Tensor, landmarks: Tensor, theta: Tensor, normals: Tensor,
+                  spread: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """Crops straightened by a theta that is off by ``normals`` (B, 4) times ``spread``, and their landmarks."""
+    rotation, scale, shift = spread
+    angle, factor = math.radians(rotation) * normals[:, 0], (scale * normals[:, 1]).exp()
+    cos, sin = factor * angle.cos(), factor * angle.sin()
+    turn = torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
+    # straight <- disturbed: places are turned and moved before theta reads them
+    away = theta[..., :2] @ (2 * shift * normals[:, 2:, None]) + theta[..., 2:]
+    theta = torch.cat([theta[..., :2] @ turn, away], -1)
+    return straighten(images, theta.to(images.dtype)), move_back(landmarks, theta, images.shape[-1])

@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words.add_argument("--seconds", type=float, help="stop by then; the next call goes on")
     words.add_argument("--device", default="auto")
     words.add_argument("--seeds", type=int, nargs="+", help="these only; those of the budget if none is named")
+    words.add_argument("--together", type=int, default=1, help="arms at a time, a step each in turn: for a GPU")
     words.add_argument("--out", metavar="FILE", help="one file of all finished records, for ``collect``")
     try:
         options = words.parse_args(arguments)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 records.save_lines(found, options.out)
         found = records.run_arms(
             prefix(options.paper, options.budget), arms, seeds, paper.WHAT, paper.data(budget), budget,
-            records.RESULTS, records.WORK / options.budget, options.device, options.seconds, done)
+            records.RESULTS, records.WORK / options.budget, options.device, options.seconds, done, options.together)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

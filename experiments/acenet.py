@@ -7,7 +7,7 @@ Its question can: a "real" domain that shows its landmarks only, a "synthetic" o
 and is shaped otherwise, and a test on the exact contours of the real domain. Both are rendered.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from facealign_lite.data import Augmentation, Crops, PackedFaces
 from facealign_lite.records import Arm
 from facealign_lite.synthetic import Style, SyntheticFaces, render_face
 from facealign_lite.synthetic.scene import PROPORTIONS
-from facealign_lite.training import TrainConfig, fit, reestimate_normalization
+from facealign_lite.training import TrainConfig, reestimate_normalization, steps
 
 WHAT = "ACE-Net, its baselines and its sparse form, trained on two rendered domains"
 BUDGETS = {
@@ -208,7 +208,8 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.
 
 
 def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, loss: Callable, first: Sequence[Any],
-          second: Sequence[Any], landmarks: bool = False, share: float = 1.0) -> torch.nn.Module:
+          second: Sequence[Any], landmarks: bool = False, share: float = 1.0
+          ) -> Generator[int, None, torch.nn.Module]:
     """One run: half of each batch from either set; in the end the batch-norm statistics are those of the first.
 
     ``share`` of the budget's batch is taken.
@@ -220,13 +221,13 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, loss:
     both = acenet.TwoDomains(real, synthetic)
     settings = TrainConfig(budget["steps"], round(budget["batch_size"] * share), budget["lr"], amp=budget["amp"],
                            seed=seed, checkpoint_every=200, out=folder, device=device)
-    fit(model, both, loss, settings, resume=True)
+    yield from steps(model, both, loss, settings, resume=True)
     # From here on with the statistics of the domain that it is for, by unlabelled crops. Under running statistics of
     # both domains, and without this last stretch, unusual faces grew from layer to layer until the maps were flat.
     reestimate_normalization(model, real, epoch=1_000_000)
     last = replace(settings, steps=budget["settling_steps"], lr=budget["settling_lr"], frozen_norm=True,
                    seed=seed + 1000, out=folder / "last")
-    fit(model, both, loss, last, resume=True)
+    yield from steps(model, both, loss, last, resume=True)
     return model
 
 
@@ -235,7 +236,7 @@ def arm(budget: Mapping[str, Any], device: str, loss: Callable, first: str = "re
     """A run, measured on the real domain and, for the width of the gap, on the synthetic one."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
         sets = (pack(folder.parent, name, budget) for name in (first, second))
-        model = train(budget, device, seed, folder, loss, *sets, landmarks, share).eval()
+        model = yield from train(budget, device, seed, folder, loss, *sets, landmarks, share)
         test = pack(folder.parent, "test", budget)
         figures = score(reader(model, test, landmarks), test)
         other = pack(folder.parent, "synthetic_test", budget)

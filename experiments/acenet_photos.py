@@ -67,7 +67,7 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             train, test = photos(os.environ.get("DATA", ""))
             faces = faces_of(folder.parent, budget)
             sets = train if photos_too else faces, faces if faces_too else train
-            model = rendered.train(budget, device, seed, folder, loss, *sets)
+            model = yield from rendered.train(budget, device, seed, folder, loss, *sets)
             return rendered.score(rendered.reader(model.eval(), test), test)
         return run
     return {"ace": arm(acenet.ace_loss()), "line": arm(acenet.lines_loss(), faces_too=False),

@@ -17,7 +17,7 @@ from facealign_lite.data import Augmentation, Crops
 from facealign_lite.evaluation import benchmark, evaluate
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss
 from facealign_lite.records import Arm
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "augmentation of the lite hourglass, trained and tested on rendered faces"
 BUDGETS = {"lite": {"steps": 800, "batch_size": 32},
@@ -43,7 +43,7 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             config = TrainConfig(budget["steps"], budget["batch_size"], seed=seed, checkpoint_every=100, out=folder,
                                  device=device)
             crops = Crops(pack(folder.parent, "train", budget), LITE.image_size, augment, seed)
-            fit(model, crops, landmark_loss, config, resume=True)
+            yield from steps(model, crops, landmark_loss, config, resume=True)
             result = evaluate(model, benchmark(FACE_SIZE), device=device)
             return result.figures() | {"subsets": result.subsets(), "errors": result.errors.round(6)}
         return run

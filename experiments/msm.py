@@ -8,7 +8,7 @@ figures stand in the same records, once with the reliable landmarks kept ("sr") 
 so do the sweeps of C22 to C24, on faces of which 20 % is hidden.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ from facealign_lite.data import Augmentation, Crops, PackedFaces, write_atomic
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.msm import network, stgan
 from facealign_lite.nets import landmark_loss
-from facealign_lite.records import Arm, lock
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.records import Arm, lock, shared
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "lite networks of MSM, each with and without ST-GAN before it and reconstruction behind it, on rough crops"
 BUDGETS = {
@@ -105,21 +105,20 @@ def settings(budget: Mapping[str, Any], device: str, part: str, seed: int, out: 
 
 
 def straightener(budget: Mapping[str, Any], device: str, seed: int, folder: Path,
-                 adversarial: float = stgan.ADVERSARIAL) -> stgan.Generator:
+                 adversarial: float = stgan.ADVERSARIAL) -> Generator[int, None, stgan.Generator]:
     """The generator of a seed; the first arm that needs it trains it, all others read it."""
     torch.manual_seed(seed)
     gan = stgan.StGan()
     mean = torch.from_numpy(msm.mean_face(shapes(folder, budget)))
     crops = Crops(pack(folder, "train", budget), SIZE, ROUGH, seed)
     out = folder / f"msm-generator-{adversarial}-{seed}"
-    with lock(out, wait=True):
-        fit(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
-            settings(budget, device, "generator_", seed, out), resume=True)
+    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
+                                    settings(budget, device, "generator_", seed, out), resume=True))
     return gan.generator.eval()
 
 
 def trained(budget: Mapping[str, Any], device: str, seed: int, folder: Path, regression: bool, straight: bool
-            ) -> torch.nn.Module:
+            ) -> Generator[int, None, torch.nn.Module]:
     """The landmark network of an arm."""
     torch.manual_seed(seed + 1)
     crops = Crops(pack(folder.parent, "train", budget), SIZE, ROUGH, seed + 1000)
@@ -129,7 +128,7 @@ def trained(budget: Mapping[str, Any], device: str, seed: int, folder: Path, reg
         model, loss, prefix = network.RegressionNet(), network.point_loss, "regression_"
     else:
         model, loss, prefix = network.HeatNet(), landmark_loss, ""
-    fit(model, crops, loss, settings(budget, device, prefix, seed, folder), resume=True)
+    yield from steps(model, crops, loss, settings(budget, device, prefix, seed, folder), resume=True)
     return model.eval()
 
 
@@ -246,22 +245,22 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def arm(regression: bool, straight: bool) -> Arm:
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
-            generator = straightener(budget, device, seed, folder.parent) if straight else None
-            return measure(trained(budget, device, seed, folder, regression, straight), generator, folder.parent,
-                           budget)
+            generator = (yield from straightener(budget, device, seed, folder.parent)) if straight else None
+            model = yield from trained(budget, device, seed, folder, regression, straight)
+            return measure(model, generator, folder.parent, budget)
         return run
 
     def without_adversary(seed: int, folder: Path) -> Mapping[str, Any]:
         """The hourglass of the arm "stgan_hg" behind a generator that knew no discriminator."""
         place = folder.with_name(folder.name.replace("pure_hg", "stgan_hg"))
-        with lock(place, wait=True):
-            model = trained(budget, device, seed, place, False, True)
-        return measure(model, straightener(budget, device, seed, folder.parent, 0), folder.parent, budget)
+        model = yield from shared(lambda: trained(budget, device, seed, place, False, True))
+        generator = yield from straightener(budget, device, seed, folder.parent, 0)
+        return measure(model, generator, folder.parent, budget)
 
     def poses(adversarial: float) -> Arm:
         """The generator alone, with or without the discriminator."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
-            generator = straightener(budget, device, seed, folder.parent, adversarial)
+            generator = yield from straightener(budget, device, seed, folder.parent, adversarial)
             test = rough(pack(folder.parent, "test", budget), 0)
             with torch.inference_mode():
                 theta = torch.cat([generator(images).double().cpu() for images in batches(test.images, generator)])

@@ -7,7 +7,7 @@ nothing, see rendered faces for the same few steps, and are tested on the benchm
 from the training faces, as in the paper: at random in training, the most correlated one in the test.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from facealign_lite.evaluation import BENCHMARK_SEED, Evaluation, evaluate
 from facealign_lite.records import Arm, lock
 from facealign_lite.rht import Pairs, References, Rht, rht_loss
 from facealign_lite.synthetic import SyntheticFaces
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "lite RHT, its parts, backbones and references, trained and tested on rendered faces"
 # crops of half the lite size: a step costs about a quarter, so the same time trains further
@@ -98,14 +98,14 @@ LENDERS = ("most", "neutral", *(f"random_{i}" for i in range(RANDOM)), "least", 
 # ---- arms ----------------------------------------------------------------------------------------------------------
 
 def train(budget: Mapping[str, Any], device: str, config: rht.RhtConfig, faces: Sequence[Any],
-          references: References, seed: int, folder: Path | None) -> Rht:
+          references: References, seed: int, folder: Path | None) -> Generator[int, None, Rht]:
     """One run; each face with another random reference at every look."""
     torch.manual_seed(seed)
     model = Rht(config)
     pairs = Pairs(faces, references, size=config.image_size, augment=AUGMENTATION, seed=seed)
     settings = TrainConfig(budget["steps"], budget["batch_size"], budget["lr"], amp=budget["amp"], seed=seed,
                            checkpoint_every=100, out=folder, device=device)
-    fit(model, pairs, rht_loss(config), settings, resume=folder is not None)
+    yield from steps(model, pairs, rht_loss(config), settings, resume=folder is not None)
     return model
 
 
@@ -129,7 +129,7 @@ def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, 
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))
         whole = References.of(faces, config.heatmap_size)
-        model = train(budget, device, config, faces, getattr(whole, lent)() if lent else whole, seed, folder)
+        model = yield from train(budget, device, config, faces, getattr(whole, lent)() if lent else whole, seed, folder)
         found = {name: measure(model, test, *borrowed(name, whole, lambda way: chosen(folder.parent, way, budget),
                                                       len(test)), device)
                  for name in ([lent] if lent else lenders)}

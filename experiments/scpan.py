@@ -8,7 +8,7 @@ All arms see pictures and twins, so that the baseline, too, learns from disturbe
 made of them. Every figure comes with those of the subsets pose, occlusion, blur and expression.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from facealign_lite.data import Augmentation, Crops
 from facealign_lite.evaluation import Evaluation, evaluate
 from facealign_lite.nets import parameter_count
 from facealign_lite.records import Arm
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "lite SCPAN and what it is made of, trained on pairs of rendered faces"
 BUDGETS = {
@@ -54,7 +54,7 @@ def lite(budget: Mapping[str, Any], **parts: Any) -> scpan.ScpanConfig:
 
 def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable,
           labelled: Sequence[Any], unlabelled: Sequence[Any] | None = None, share: float = 1.0,
-          augmentation: Augmentation = AUGMENTATION) -> scpan.Scpan:
+          augmentation: Augmentation = AUGMENTATION) -> Generator[int, None, scpan.Scpan]:
     """One run on pairs of labelled faces, or half and half with unlabelled ones; ``share`` of a step's pairs."""
     torch.manual_seed(seed)
     model = scpan.Scpan(config)
@@ -62,7 +62,8 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
               for k, faces in enumerate((labelled, unlabelled))]
     settings = TrainConfig(budget["steps"], pairs_of(budget, share), budget["lr"], amp=budget["amp"], seed=seed,
                            checkpoint_every=100, out=folder, device=device)
-    fit(model, scpan.Pairs(*halves, seed=seed, turn=budget["turn"], scale=budget["scale"]), loss, settings, resume=True)
+    pairs = scpan.Pairs(*halves, seed=seed, turn=budget["turn"], scale=budget["scale"])
+    yield from steps(model, pairs, loss, settings, resume=True)
     return model
 
 
@@ -108,7 +109,7 @@ def arm(budget: Mapping[str, Any], device: str = "auto", parts: Mapping[str, Any
         labelled = Subset(faces, range(FEW)) if few else faces
         others = Subset(faces, range(FEW, len(faces))) if unlabelled else None
         loss = scpan.scpan_loss(config, weights, unlabelled=eta, **options)
-        model = train(budget, device, seed, folder, config, loss, labelled, others, share)
+        model = yield from train(budget, device, seed, folder, config, loss, labelled, others, share)
         unvoted = evaluate(Unvoted(model), test, device=device).errors
         return figures(evaluate(model, test, device=device)) | {
             "nme_unvoted": round(float(unvoted.mean()), 6), "errors_unvoted": unvoted.round(6),

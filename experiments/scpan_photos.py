@@ -54,7 +54,8 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             train, test = photos(os.environ.get("DATA") or ".")
             faces, loss = rendered.pack(folder.parent, "train", budget), scpan.scpan_loss(config, unlabelled=eta)
             others = {"photos": train, "rendered": faces, None: None}[unlabelled]
-            model = rendered.train(budget, device, seed, folder, config, loss, faces, others, share, AUGMENTATION)
+            model = yield from rendered.train(budget, device, seed, folder, config, loss, faces, others, share,
+                                              AUGMENTATION)
             on_photos = evaluate(model, test, device=device)
             own = evaluate(model, rendered.pack(folder.parent, "test", budget), device=device).figures()
             reestimate_normalization(model, Crops(train, config.image_size, AUGMENTATION, seed), epoch=1_000_000)

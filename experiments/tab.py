@@ -7,7 +7,7 @@ their shape, and part of what the paper reports for them may be what they had se
 landmark part only share the boundary part of their seed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from experiments.faces import pack, words
 from facealign_lite import tab
 from facealign_lite.data import Augmentation, Crops, PackedFaces
 from facealign_lite.evaluation import evaluate
-from facealign_lite.records import Arm, lock
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.records import Arm, shared
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "lite TAB networks from random weights, boundaries first, then landmarks with the boundary part frozen"
 BUDGETS = {
@@ -40,14 +40,15 @@ def settings(budget: Mapping[str, Any], device: str, seed: int, stage: str, out:
                        checkpoint_every=100, out=out, device=device)
 
 
-def boundaries(budget: Mapping[str, Any], device: str, seed: int, stem: str, folder: Path) -> tab.SCBE:
+def boundaries(budget: Mapping[str, Any], device: str, seed: int, stem: str, folder: Path
+               ) -> Generator[int, None, tab.SCBE]:
     """The trained boundary part of one stem and seed; the first arm that needs it trains it, all others read it."""
     torch.manual_seed(seed)
     model = tab.SCBE(replace(tab.LITE, stem=stem))
     crops = Crops(pack(folder, "train", budget), tab.LITE.image_size, Augmentation(), seed)
     out = folder / f"tab-boundaries-{stem}-{seed}"
-    with lock(out, wait=True):
-        fit(model, crops, tab.boundary_loss(), settings(budget, device, seed, "boundary", out), resume=True)
+    yield from shared(lambda: steps(model, crops, tab.boundary_loss(), settings(budget, device, seed, "boundary", out),
+                                    resume=True))
     return model
 
 
@@ -71,13 +72,13 @@ def arm(budget: Mapping[str, Any], device: str = "auto", stem: str = "vgg", scal
         ) -> Arm:
     """A run of both stages."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        boundary_part = boundaries(budget, device, seed, stem, folder.parent)
+        boundary_part = yield from boundaries(budget, device, seed, stem, folder.parent)
         torch.manual_seed(seed + 1)
         model = tab.TAB(replace(tab.LITE, stem=stem, scales=scales, fusion=fusion))
         model.scbe.load_state_dict(boundary_part.state_dict())
         crops = Crops(pack(folder.parent, "train", budget), tab.LITE.image_size, Augmentation(), seed + 1000)
-        fit(model.freeze(), crops, tab.transform_loss(), settings(budget, device, seed, "landmark", folder),
-            resume=True)
+        yield from steps(model.freeze(), crops, tab.transform_loss(),
+                         settings(budget, device, seed, "landmark", folder), resume=True)
         faces = pack(folder.parent, "test", budget)
         result = evaluate(model, faces, device=device)
         return result.figures() | quality(model.scbe, faces) | {

@@ -6,21 +6,19 @@ refuses those that were not. Older records have no such field and are read as th
 files had changed).
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor
 
 from facealign_lite.data.files import write_atomic
+from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import CHECKPOINT, read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +36,7 @@ FIELDS = {"what": str, "data": str, "seeds": list, "budget": dict, "commit": str
           "seconds": (int, float), "figures": dict}
 CODE = ("facealign_lite", "experiments", "tools", "benchmarks")    # what decides figures
 HISTORY_ROWS = 50
+Result = TypeVar("Result")
 SMALL = 2_000_000                                 # bytes of weights that are kept
 
 
@@ -159,42 +159,32 @@ def describe_device(device: str = "auto") -> str:
 
 # ---- several processes, one folder ---------------------------------------------------------------------------------
 
-class Held(RuntimeError):
-    """Another process is at work there; the text says which."""
+def lock(folder: str | Path, wait: bool = False) -> AbstractContextManager[None]:
+    """Keep others out of ``folder`` while the block runs, see ``data.locks.hold``."""
+    return hold(Path(folder) / "lock", wait)
 
 
-@contextmanager
-def lock(folder: str | Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes out of ``folder`` while the block runs.
-
-    The system holds the lock, on the file ``lock`` in the folder, and lets it go when the process ends, however it
-    ends: so a lock that a dead process left is nobody's. The file says who holds it (process and host). Not to be
-    taken twice by one process.
+def shared(training: Callable[[], Generator[int, None, Result]]) -> Generator[int, None, Result]:
+    """The steps of a training that several arms need: whoever comes first trains, the others wait and then read.
 
     Args:
-        wait: until the other is done, where there is one.
+        training: gives the steps, as ``training.steps(..., resume=True)`` does.
 
-    Raises:
-        Held: if another process has it and ``wait`` is false.
-        OSError: if the file system knows no locks.
+    Returns:
+        what it returns.
     """
-    path = Path(folder) / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+    while True:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise Held(f"{folder} is held by {file.read().strip() or 'another process'}") from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            return (yield from training())
+        except Held:
+            time.sleep(0.01)
+            yield 0
 
 
 # ---- arms ----------------------------------------------------------------------------------------------------------
 
-Arm = Callable[[int, Path], Mapping[str, Any]]
+# seed and folder -> the figures, at once or from a generator that yields after every step
+Arm = Callable[[int, Path], Mapping[str, Any] | Generator[int, None, Mapping[str, Any]]]
 
 
 class OutOfTime(BaseException):
@@ -204,7 +194,7 @@ class OutOfTime(BaseException):
 def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: str, data: str,
              budget: Mapping[str, Any], folder: str | Path = RESULTS, work: str | Path | None = None,
              device: str = "auto", seconds: float | None = None,
-             done: Callable[[Mapping[str, Mapping[str, Any]]], None] = lambda records: None
+             done: Callable[[Mapping[str, Mapping[str, Any]]], None] = lambda records: None, together: int = 1
              ) -> dict[str, dict[str, Any]]:
     """Run every arm with every seed once; what is finished is read, what was stopped goes on.
 
@@ -214,7 +204,8 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
     Args:
         paper: first part of the records' names, ``paper-arm-seed``.
         arms: name -> function of (seed, folder for its checkpoints) that returns the figures, the most important
-            first; a function that calls ``fit(..., TrainConfig(out=folder), resume=True)`` resumes by itself.
+            first; one that trains with ``fit`` or ``yield from steps`` and ``TrainConfig(out=folder), resume=True``
+            resumes by itself.
         seeds: one run each; all arms of one seed first, so that an unfinished table is fair.
         what, data, budget: what the records shall say; the same for all arms.
         folder: of the records.
@@ -224,6 +215,7 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
             this device, unless it would not be done in ``seconds`` alone either; one that is at work then is stopped
             and goes on from its last checkpoint next time.
         done: told after each arm which records there are.
+        together: arms that go on in turn, a step each, if they are generators: on a GPU they run beside each other.
 
     Returns:
         the records that there are, by name. Beside the fields of every record: arm, source (``source_digest``), and
@@ -236,45 +228,70 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
         raise ValueError(f"arms and seeds must not be empty, got {list(arms)} and {list(seeds)}")
     if seconds is not None and not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}")
+    if together < 1:
+        raise ValueError(f"together must be at least 1, got {together}")
     begin, work = time.monotonic(), Path(WORK if work is None else work)
     setting = json.loads(json.dumps({"what": what, "data": data, "budget": dict(budget)}, default=_plain))
     # where the code that is running came from; an hour later the files may be others
     facts = {"commit": commit(), "source": source_digest(), "device": describe_device(device)}
     names = {f"{_name(paper)}-{_name(arm)}-{int(seed)}": (arm, int(seed)) for seed in seeds for arm in arms}
     records = {name: _of_setting(name, folder, setting) for name in names if _path(name, folder).exists()}
-    for name, (arm, seed) in names.items():
-        place, left = work / name, None if seconds is None else seconds - (time.monotonic() - begin)
-        if name in records:
-            continue
-        if left is not None and left <= 0:
-            break
-        took = {n: r["seconds"] for n, r in records.items() if r["device"] == facts["device"]}
-        if left is not None and not fits(left, seconds, expected(arm, took, names), _spent(place)):
-            print(f"{name}: would not be done in the {left:.0f} s that are left", file=sys.stderr)
-            continue
-        try:
-            with lock(place):
-                if _path(name, folder).exists():            # another process has done it meanwhile
-                    records[name] = _of_setting(name, folder, setting)
-                    continue
-                start = time.perf_counter() - _spent(place)
-                try:
-                    with _alarm(left):
-                        figures = dict(arms[arm](seed, place))
-                finally:
-                    write_atomic(place / "seconds", str(time.perf_counter() - start).encode())
-                record = {**setting, "arm": arm, "seeds": [seed], **facts,
-                          "seconds": round(time.perf_counter() - start, 3), "figures": figures,
-                          "history": _histories(place)}
-                write_record(name, record, folder)
-                records[name] = read_record(name, folder)
-                _keep_weights(place)
-                done(records)
-        except Held as error:
-            print(f"{name}: {error}", file=sys.stderr)
-        except OutOfTime:
-            print(f"{name}: out of time, goes on from its last checkpoint", file=sys.stderr)
-            break
+
+    def run(name: str) -> Iterator[int]:
+        """One arm with one seed, a step at a time, to its record."""
+        (arm, seed), place = names[name], work / name
+        with lock(place):
+            if _path(name, folder).exists():                # another process has done it meanwhile
+                records[name] = _of_setting(name, folder, setting)
+                return
+            start = time.perf_counter() - _spent(place)
+            try:
+                figures = arms[arm](seed, place)
+                if isinstance(figures, Generator):
+                    figures = yield from figures
+            finally:
+                write_atomic(place / "seconds", str(time.perf_counter() - start).encode())
+            record = {**setting, "arm": arm, "seeds": [seed], **facts,
+                      "seconds": round(time.perf_counter() - start, 3), "figures": dict(figures),
+                      "history": _histories(place)} | ({"together": together} if together > 1 else {})
+            write_record(name, record, folder)
+            records[name] = read_record(name, folder)
+            _keep_weights(place)
+            done(records)
+
+    waiting, going = [name for name in names if name not in records], {}
+    with ExitStack() as ending:
+        ending.callback(lambda: [steps.close() for steps in going.values()])    # their locks go with them
+        while waiting or going:
+            left = None if seconds is None else seconds - (time.monotonic() - begin)
+            if left is not None and left <= 0:
+                print(f"out of time: {', '.join(going) or 'nothing'} was at work", file=sys.stderr)
+                break
+            while waiting and len(going) < together:
+                name = waiting.pop(0)
+                took = {n: r["seconds"] for n, r in records.items() if r["device"] == facts["device"]}
+                needed = expected(names[name][0], took, names)
+                if left is None or fits(left, seconds, needed, _spent(work / name)):
+                    going[name] = run(name)
+                else:
+                    print(f"{name}: would not be done in the {left:.0f} s that are left", file=sys.stderr)
+            if not going:
+                break
+            try:
+                with _alarm(left):
+                    while going and (len(going) == together or not waiting):
+                        for name in list(going):
+                            try:
+                                next(going[name])
+                            except StopIteration:
+                                del going[name]
+                            except Held as error:
+                                print(f"{name}: {error}", file=sys.stderr)
+                                del going[name]
+            except OutOfTime:
+                for name in going:
+                    print(f"{name}: out of time, goes on from its last checkpoint", file=sys.stderr)
+                break
     for name in names:                                      # what others have finished by now
         if name not in records and _path(name, folder).exists():
             records[name] = _of_setting(name, folder, setting)

@@ -14,12 +14,12 @@ import numbers
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -40,6 +40,7 @@ WARM = 3                       # steps on a GPU before the capture: libraries ch
 AHEAD = 4                      # batches whose draws are made in advance
 PATIENCE = timedelta(minutes=5)  # that processes of one launch wait for each other
 
+Result = TypeVar("Result")
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
 
 
@@ -131,16 +132,11 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             process trains in the same folder, or a loss, gradient or weight is not finite.
         OSError: if the checkpoint cannot be written; the one before stays.
     """
-    done = steps(model, data, loss, config, resume, progress)
-    while True:
-        try:
-            next(done)
-        except StopIteration as end:
-            return end.value
+    return complete(steps(model, data, loss, config, resume, progress))
 
 
 def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
-          resume: bool = False, progress: bool = True) -> Iterator[int]:
+          resume: bool = False, progress: bool = True) -> Generator[int, None, list[dict[str, float]]]:
     """As ``fit``, step by step: a generator of the steps done that returns the history.
 
     So several runs can go on in turn, and on a GPU beside each other, each on a stream of its own: a small network
@@ -156,6 +152,15 @@ def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: T
     with alone:
         yield from run.go(resume, progress)
     return run.history
+
+
+def complete(going: Generator[int, None, Result]) -> Result:
+    """Run ``steps``, or what yields from them, to the end; what is returned there."""
+    while True:
+        try:
+            next(going)
+        except StopIteration as end:
+            return end.value
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from experiments import scpan, tab
 from facealign_lite import records
 from facealign_lite.data import save_packed
 from facealign_lite.synthetic import SyntheticFaces
+from facealign_lite.training import complete
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, 
     budget = {"boundary_steps": 2, "landmark_steps": 1, "lr": 1e-3, "landmark_lr": 1e-3, "batch_size": 2, "amp": "off"}
     faces = save_packed(tmp_path / "faces", SyntheticFaces(3, 48, 2))
     monkeypatch.setattr(tab, "pack", lambda folder, name, budget: faces)
-    seen = [tab.arm(budget, "cpu", scales=scales, fusion=t)(0, tmp_path / name)
+    seen = [complete(tab.arm(budget, "cpu", scales=scales, fusion=t)(0, tmp_path / name))
             for name, scales, t in (("a", "multi", 2), ("b", "single", 0))]
     assert seen[0]["boundary_mse"] == seen[1]["boundary_mse"] > 0 and seen[0]["nme"] != seen[1]["nme"]
     assert [p.name for p in tmp_path.glob("tab-boundaries-*")] == ["tab-boundaries-vgg-0"]
@@ -88,7 +89,7 @@ def test_scpan_arms_differ_in_what_they_say_they_do(scpan_budget, tmp_path):
     found = {}
     for name, some in {"shn": (scpan.SHN, scpan.uncalibrated()), "scpan": ()}.items():
         (tmp_path / name).mkdir()
-        found[name] = scpan.arm(scpan_budget, "cpu", *some)(0, tmp_path / name)
+        found[name] = complete(scpan.arm(scpan_budget, "cpu", *some)(0, tmp_path / name))
         assert np.isfinite(found[name]["nme"]) and len(found[name]["errors"]) == 4 and found[name]["subsets"]
         assert found[name]["errors_unvoted"].mean() == pytest.approx(found[name]["nme_unvoted"], abs=1e-5)
     assert found["shn"]["nme"] != found["scpan"]["nme"] != found["scpan"]["nme_unvoted"]
@@ -97,8 +98,8 @@ def test_scpan_arms_differ_in_what_they_say_they_do(scpan_budget, tmp_path):
 
 def test_unlabelled_faces_of_semi_scpan_have_no_labels_and_no_face_twice(scpan_budget, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(scpan, "fit", lambda model, pairs, *rest, **more: seen.append(pairs))
-    scpan.arms(scpan_budget, "cpu")["semi"](0, tmp_path)
+    monkeypatch.setattr(scpan, "steps", lambda model, pairs, *rest, **more: iter(seen.append(pairs) or ()))
+    complete(scpan.arms(scpan_budget, "cpu")["semi"](0, tmp_path))
     few, many = seen[0].parts
     assert [int(i) for i in few.samples.indices] == [0, 1] and list(many.samples.indices) == [2, 3]
     assert seen[0][1]["landmarks"].isnan().all()

@@ -7,6 +7,7 @@ import torch
 from experiments import rht as claims
 from facealign_lite import heatmaps, rht
 from facealign_lite.data import Sample
+from facealign_lite.training import complete
 
 
 @pytest.fixture(scope="module")
@@ -57,5 +58,5 @@ def test_the_arms_are_the_papers_tables_and_two_more_questions():
 
 def test_a_run_of_two_steps(faces):
     budget = claims.BUDGETS["lite"] | {"steps": 2}
-    model = claims.train(budget, "cpu", rht.LITE, faces, rht.References.of(faces, 64), 0, None)
+    model = complete(claims.train(budget, "cpu", rht.LITE, faces, rht.References.of(faces, 64), 0, None))
     assert all(p.isfinite().all() for p in model.parameters()) and not model.training

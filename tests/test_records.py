@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from facealign_lite import records
-from facealign_lite.records import Held, commit, expected, fits, lock, read_record, run_arms, write_record
+from facealign_lite.data.locks import Held, hold
+from facealign_lite.records import commit, expected, fits, lock, read_record, run_arms, shared, write_record
 from facealign_lite.training import TrainConfig, fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -402,3 +403,53 @@ def test_a_record_made_without_git_gets_the_commit_of_the_same_code(tmp_path, mo
     assert read_record("same", tmp_path / "here", clean=True)["commit"] == "0123456789ab"
     with pytest.raises(ValueError, match="changed tree"):
         read_record("other", tmp_path / "here", clean=True)
+
+
+# ---- in turn -------------------------------------------------------------------------------------------------------
+
+def test_arms_go_on_in_turn_and_each_ends_with_its_own_record(tmp_path):
+    seen = []
+
+    def arm(name, count):
+        def run(seed, folder):
+            for step in range(count):
+                seen.append((name, step))
+                yield step
+            return {"nme": count}
+        return run
+    arms = {"a": arm("a", 3), "b": arm("b", 2), "at_once": lambda seed, folder: {"nme": 0}, "c": arm("c", 1)}
+    found = run_arms("toy", arms, [0], "w", "d", {}, tmp_path / "r", tmp_path / "w", "cpu", together=2)
+    assert seen == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("c", 0)]
+    assert {name: record["figures"]["nme"] for name, record in found.items()} == {
+        "toy-a-0": 3, "toy-b-0": 2, "toy-at_once-0": 0, "toy-c-0": 1}
+    assert all(record["together"] == 2 for record in found.values())
+
+
+def test_what_two_arms_share_is_made_once(tmp_path):
+    made = []
+
+    def part():
+        with hold(tmp_path / "part"):
+            if not made:
+                yield 0
+                made.append(1)
+        return "part"
+
+    def run(seed, folder):
+        what = yield from shared(part)
+        return {"nme": len(made), "what": what}
+    found = run_arms("toy", {"a": run, "b": run}, [0], "w", "d", {}, tmp_path / "r", tmp_path / "w", "cpu", together=2)
+    assert len(made) == 1 and {record["figures"]["what"] for record in found.values()} == {"part"}
+
+
+def test_when_time_is_up_arms_in_turn_let_go_of_their_locks(tmp_path):
+    def run(seed, folder):
+        while True:
+            time.sleep(0.01)
+            yield 0
+    arms = {"a": run, "b": run}
+    places = tmp_path / "r", tmp_path / "w"
+    assert run_arms("toy", arms, [0], "w", "d", {}, *places, "cpu", seconds=0.3, together=2) == {}
+    for name in arms:
+        with lock(tmp_path / "w" / f"toy-{name}-0"):
+            pass

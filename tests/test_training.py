@@ -434,7 +434,7 @@ def test_two_runs_in_one_folder(tmp_path):
         limit = time.monotonic() + 120
         while time.monotonic() < limit and not (tmp_path / CHECKPOINT).exists():
             time.sleep(0.01)
-        with pytest.raises(ValueError, match=f"in use by process {process.pid}"):
+        with pytest.raises(ValueError, match=f"held by process {process.pid}"):
             train(replace(CONFIG, out=tmp_path), resume=True)
     finally:
         process.kill()

@@ -130,6 +130,7 @@ def make(arguments: argparse.Namespace) -> None:
                  commit=commit(), device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
     zoo.save(model, zoo.FOLDER / f"{name}.safetensors", {k: v for k, v in facts.items() if k != "figures"})
+    zoo.write_sums()
     write_record(f"training_{name}", facts)
 
 

@@ -6,6 +6,7 @@ its own. ``tests/test_batches.py`` holds each effect against OpenCV's.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,19 @@ CHROMINANCE = (
     47, 66, 99, 99, 99, 99, 99, 99, *[99] * 32)
 HAIR = 1e-4   # more than the error of a sum of 64 products, less than anyone sees
 NONE, PIECE, NOISE, TONE = range(4)   # what an occluder is filled with
+
+
+def apply(on: Tensor, effect: Callable[..., Tensor], images: Tensor, *numbers: Tensor) -> Tensor:
+    """``effect(images, *numbers)`` of the images that are ``on`` (B,), the others as they are.
+
+    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it, and in place.
+    """
+    if images.is_cuda:
+        return torch.where(on.view(-1, 1, 1, 1), effect(images, *numbers), images)
+    rows = on.nonzero()[:, 0]
+    if len(rows) == 0:
+        return images
+    return images.index_copy_(0, rows, effect(*(tensor.index_select(0, rows) for tensor in (images, *numbers))))
 
 
 def tone(crops: Tensor, gain: Tensor, exponent: Tensor, inverted: Tensor) -> Tensor:
@@ -69,31 +83,28 @@ def covered(size: int, place: Tensor, sides: Tensor, direction: Tensor, ellipse:
 
 
 def occlude(images: Tensor, kinds: Tensor, place: Tensor, sides: Tensor, direction: Tensor, ellipse: Tensor,
-            tones: Tensor, rolls: Tensor, key: Tensor, others: Tensor) -> Tensor:
+            tones: Tensor, rolls: Tensor, key: Tensor, lend: Callable[..., Tensor], *lent: Tensor) -> Tensor:
     """Cover two turned boxes or ellipses with a piece of another picture, noise or one tone; the second lies on top.
 
     Args:
-        kinds: (B, 2) HAIR = 1e-4   # more than the error of a sum of 64 products, less than anyone sees
-NONE, PIECE, NOISE or TONE.
+        kinds: (B, 2) NONE, PIECE, NOISE or TONE.
         place, sides, direction: (B, 2, 2), see ``covered``.
         ellipse: (B, 2).
         tones: (B, 2, C).
         rolls: (B, 2, 2) whole numbers by which the other picture is rolled down and to the right.
         key: of the noise.
-        others: (B, C, S, S) the other pictures.
+        lend: gives the other pictures (B, C, S, S) of those that show some, from their rows of ``lent``.
     """
     size = images.shape[-1]
     below, above = (covered(size, place[:, k], sides[:, k], direction[:, k], ellipse[:, k])
                     & (kinds[:, k, None, None] != NONE) for k in (0, 1))
-
-    def choose(numbers: Tensor) -> Tensor:                                              # (B, 2) -> (B, S, S)
-        return torch.where(above, numbers[:, 1, None, None], numbers[:, 0, None, None])
-    kind = torch.where(above | below, choose(kinds), NONE)[:, None]
+    kind = torch.where(above, kinds[:, 1, None, None], torch.where(below, kinds[:, 0, None, None], NONE))
     flat = torch.where(above[:, None], tones[:, 1, :, None, None], tones[:, 0, :, None, None])
-    rolled = roll(others, torch.where(above, 1, 0), rolls)
-    images = torch.where(kind == TONE, flat, images)
-    images = torch.where(kind == NOISE, uniform(key, images.shape), images)
-    return torch.where(kind == PIECE, rolled, images)
+    images = torch.where((kind == TONE)[:, None], flat, images)
+    images = apply((kinds == NOISE).any(1), lambda image, key, kind: torch.where(
+        (kind == NOISE)[:, None], uniform(key, image.shape), image), images, key, kind)
+    return apply((kinds == PIECE).any(1), lambda image, kind, above, rolls, *lent: torch.where(
+        (kind == PIECE)[:, None], roll(lend(*lent), above.long(), rolls), image), images, kind, above, rolls, *lent)
 
 
 def roll(images: Tensor, which: Tensor, rolls: Tensor) -> Tensor:
@@ -101,7 +112,7 @@ def roll(images: Tensor, which: Tensor, rolls: Tensor) -> Tensor:
     size = images.shape[-1]
     at = torch.arange(size, device=images.device)
     rows, columns = ((at - rolls[..., k, None].long()).remainder(size) for k in (0, 1))  # (B, K, S)
-    places = (rows[..., None] * size + columns[:, :, None])                             # (B, K, S, S)
+    places = rows[..., None] * size + columns[:, :, None]                               # (B, K, S, S)
     places = places.gather(1, which[:, None]).flatten(1)[:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, places).view(images.shape)
 

@@ -7,7 +7,7 @@ landmarks along each contour, the last one repeated. Points (x, y) in 0-based pi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,16 +19,13 @@ from torch.utils.data import Dataset
 from facealign_lite import contours as curves
 from facealign_lite import heatmaps, markups
 from facealign_lite.data import CONTOUR_POINTS
-from facealign_lite.nets import Hourglass, Residual
+from facealign_lite.nets import Hourglass, Reading, Residual
 
 ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
-SIGMA, READ_SIGMA = 2.0, 3.0    # width of the targets; of the templates at test time (section 5.3)
-ALPHA = 50.0                    # weight of a pixel that is all wrong or all heat. The paper does not say; at 10 some
-                                # maps stayed empty for 500 steps, at 100 they learnt more slowly (validation faces)
+MAP_FLIP = (*markups.ANCHOR_FLIP, *(ANCHORS + i for i in markups.CONTOUR_FLIP))      # maps as a mirror orders them
 BEST = 4.92                     # the paper's greatest contourness at width 2; along diagonals it is 4.995
 SLOPE = 1.5                     # contourness that halves what is missing (section 5.3)
 WEIGHTS = 0.1, 0.1              # of the landmark and the line loss (section 5.3)
-JOIN = 6.0                      # gaps of a contour that are bridged, heatmap pixels
 TINY = 1e-12                    # under a root, so that a perfect map has a gradient
 
 
@@ -36,7 +33,11 @@ TINY = 1e-12                    # under a root, so that a perfect map has a grad
 
 @dataclass(frozen=True)
 class AceConfig:
-    """Size of an ACE network. The text gives inputs, outputs and stages; the widths are ours."""
+    """Size of an ACE network, and what it learns and is read by.
+
+    The text gives inputs, outputs and stages; the widths are ours. Lengths are in pixels of the fine maps: a network of
+    another size than the paper's has them from ``scaled``, or has its reasons.
+    """
 
     maps: int = ANCHORS + CONTOURS
     image_size: int = 128                     # paper 256; the fine maps are half of it, the coarse ones an eighth
@@ -44,6 +45,16 @@ class AceConfig:
     widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4, 1/8 of the image
     depth: int = 3                            # halvings below 1/8
     stages: int = 2                           # coarse predictions
+    sigma: float = 2.0                        # width of the targets; paper 2 on maps of 128. On the lite maps of 64 a
+                                              # contour of width 1 would light single pixels, so it is not halved
+    read_sigma: float = 3.0                   # width by which maps are read; paper 3: half more than was learnt
+    reach: float = 3.0                        # D, how far from its landmarks' line a contour may run; paper 6 of 128
+    join: float = 6.0                         # gaps of a contour that are bridged; the paper says nothing of gaps
+    low: float = 0.2                          # how much of an ideal contour's score a contour needs everywhere, and
+    high: float = 0.4                         # somewhere; the paper gives no thresholds
+    alpha: float = 50.0                       # weight of a pixel that is all wrong or all heat. The paper does not say;
+                                              # at 10 some maps stayed empty for 500 steps, at 100 they learnt more
+                                              # slowly (validation faces)
 
     def __post_init__(self) -> None:
         for name in ("maps", "image_size", "in_channels", "depth", "stages"):
@@ -54,6 +65,15 @@ class AceConfig:
                              f"got {self.image_size}")
         if len(self.widths) != 3 or any(w < 2 or w % 2 for w in self.widths):
             raise ValueError(f"widths must be three even numbers, got {self.widths}")
+        for name in ("sigma", "read_sigma", "reach"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.join >= 0:
+            raise ValueError(f"join must not be negative, got {self.join}")
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"thresholds must be 0 < low <= high, got {self.low} and {self.high}")
+        if not self.alpha >= 1:
+            raise ValueError(f"alpha must be at least 1, got {self.alpha}")
 
     @property
     def heatmap_size(self) -> int:
@@ -61,8 +81,21 @@ class AceConfig:
         return self.image_size // 2
 
 
+PAPERS_MAP = 128
+PAPERS_LENGTHS = {"sigma": 2.0, "read_sigma": 3.0, "reach": 6.0, "join": 12.0}     # section 5.3; the last is ours
+
+
+def scaled(config: AceConfig) -> AceConfig:
+    """The same network with the paper's lengths, brought from its maps of 128 pixels to maps of this size.
+
+    Source: ACE-Net section 5.3.
+    """
+    share = config.heatmap_size / PAPERS_MAP
+    return replace(config, **{name: share * length for name, length in PAPERS_LENGTHS.items()})
+
+
 LITE = AceConfig()
-PAPER = AceConfig(image_size=256, widths=(64, 128, 256))
+PAPER = scaled(AceConfig(image_size=256, widths=(64, 128, 256)))
 
 
 class AceNet(nn.Module):
@@ -70,6 +103,8 @@ class AceNet(nn.Module):
 
     Source: ACE-Net appendix B and Fig. 11.
     """
+
+    inputs = ("image",)
 
     def __init__(self, config: AceConfig = LITE):
         super().__init__()
@@ -116,10 +151,46 @@ class AceNet(nn.Module):
         x = half + F.interpolate(self.up_2(x), scale_factor=2)
         return [*outputs, self.out(x)]                                          # (B, K, S/2, S/2)
 
+    @torch.no_grad()
+    def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
+        """Anchors and contours in crop pixels, from the fine maps.
+
+        Args:
+            outputs: what ``forward`` gave.
+            mirrored: the second half of the batch are the mirror images of the first: the maps of both are averaged,
+                as curves cannot be.
+
+        Returns:
+            points and anchors (B, 12, 2), scores (B, 12) the height of the anchors' peaks, contours as from
+            ``read_contours``. Of a network with other maps (one a landmark): points (B, K, 2) and scores, no anchors
+            and no contours.
+
+        Raises:
+            ValueError: for NaN, or an odd number of crops with their mirror images.
+
+        Source: ACE-Net section 3.4.
+        """
+        maps, ours = outputs[-1].float(), self.config.maps == ANCHORS + CONTOURS
+        if mirrored:
+            if len(maps) % 2:
+                raise ValueError(f"outputs must be of an even number of crops, got {len(maps)}")
+            flip = MAP_FLIP if ours else markups.get(str(self.config.maps)).flip
+            straight, mirror = maps.chunk(2)
+            maps = (straight + mirror.flip(-1)[:, list(flip)]) / 2
+        size = tuple(maps.shape[-2:])
+        peaks = maps[:, :ANCHORS] if ours else maps
+        points = heatmaps.to_image(read_anchors(peaks, self.config.read_sigma), size, (2 * size[0], 2 * size[1]))
+        scores = peaks.amax((-2, -1)).clamp(0, 1)
+        if not ours:
+            return Reading(points, scores)
+        found = [{name: heatmaps.to_image(line, size, (2 * size[0], 2 * size[1])) for name, line in lines.items()}
+                 for lines in (read_contours(one, self.config) for one in maps[:, ANCHORS:])]
+        return Reading(points, scores, points, found)
+
 
 # ---- full supervision ----------------------------------------------------------------------------------------------
 
-def pixel_weight(target: Tensor, heat: Tensor, alpha: float = ALPHA) -> Tensor:
+def pixel_weight(target: Tensor, heat: Tensor, alpha: float = LITE.alpha) -> Tensor:
     """1 on easy background, up to ``alpha`` where there should be heat or where the map is wrong by 1: same shape.
 
     The weight is a constant to the gradient (the paper does not say): a weight that could be lowered by lowering
@@ -132,7 +203,7 @@ def pixel_weight(target: Tensor, heat: Tensor, alpha: float = ALPHA) -> Tensor:
     return 1 + (alpha - 1) * torch.maximum(target, (target - heat).abs()).detach()
 
 
-def full_loss(target: Tensor, heat: Tensor, alpha: float = ALPHA, mask: Tensor | None = None,
+def full_loss(target: Tensor, heat: Tensor, alpha: float = LITE.alpha, mask: Tensor | None = None,
               printed: bool = False) -> Tensor:
     """Weighted root mean square difference of each set of maps.
 
@@ -227,7 +298,7 @@ def far_mask(chain: Tensor, size: int | tuple[int, int], reach: float) -> Tensor
     return far.to(chain.dtype)
 
 
-def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = ALPHA) -> Tensor:
+def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = LITE.alpha) -> Tensor:
     """Heat far from the line through the landmarks: (..., H, W) and (..., M, 2) -> (...).
 
     Source: ACE-Net Eq. 9; root mean square as in ``full_loss``.
@@ -236,8 +307,9 @@ def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = ALPHA) ->
     return full_loss(torch.zeros_like(heat)[..., None, :, :], heat[..., None, :, :], alpha, mask[..., None, :, :])
 
 
-def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: float = 6.0, sigma: float = SIGMA,
-              weights: tuple[float, float] = WEIGHTS, alpha: float = ALPHA, reading: str = "bilinear") -> Tensor:
+def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: float = PAPER.reach,
+              sigma: float = PAPER.sigma, weights: tuple[float, float] = WEIGHTS, alpha: float = PAPER.alpha,
+              reading: str = "bilinear") -> Tensor:
     """Far loss plus weighted landmark and line loss of each contour.
 
     Args:
@@ -317,44 +389,47 @@ def anchors_of(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
 
 # ---- reading maps --------------------------------------------------------------------------------------------------
 
-def read(heat: Tensor, sigma: float = READ_SIGMA, **thresholds: float) -> tuple[NDArray, dict[str, NDArray]]:
-    """Anchors and contours of one face from its maps.
-
-    Args:
-        heat: (25, H, W).
-        sigma: width of the templates; larger than in training, as predicted ridges are broader (section 5.3).
-        thresholds: ``low`` and ``high`` of ``contours.extract``.
-
-    Returns:
-        anchors (12, 2) and the contours found, {name: (M, 2)}, heatmap pixels. Pieces of a contour that lie end to end
-        are joined, the others dropped, so each is one curve.
+def read(heat: Tensor, config: AceConfig = LITE) -> tuple[NDArray, dict[str, NDArray]]:
+    """Anchors (12, 2) and contours of one face from its maps (25, H, W), in pixels of the maps.
 
     Raises:
         ValueError: if the maps are not (25, H, W) or not finite.
 
-    Source: ACE-Net section 3.4.
+    Source: ACE-Net section 3.4. ``AceNet.read`` does it for many crops, in their pixels.
     """
     if heat.ndim != 3 or len(heat) != ANCHORS + CONTOURS:
         raise ValueError(f"heat must be ({ANCHORS + CONTOURS}, H, W), got {tuple(heat.shape)}")
     heat = heat.detach().float().cpu()
-    pieces = curves.extract(heat[ANCHORS:], sigma, **thresholds)
-    found = {name: curves.join(some, JOIN) for name, some in zip(markups.CONTOURS, pieces) if some}
-    return read_anchors(heat[:ANCHORS], sigma).double().numpy(), found
+    return (read_anchors(heat[:ANCHORS], config.read_sigma).double().numpy(), read_contours(heat[ANCHORS:], config))
 
 
-def read_anchors(heat: Tensor, sigma: float = READ_SIGMA) -> Tensor:
-    """The centre of the heat within ``sigma`` of the hottest pixel: (K, H, W) -> (K, 2).
+def read_contours(heat: Tensor, config: AceConfig = LITE) -> dict[str, NDArray]:
+    """The contours of one face, {name: (M, 2)} in pixels of the maps (13, H, W); those without any heat are left out.
+
+    Pieces of a contour that lie end to end, ``join`` apart at most, are joined, the others dropped: each is one curve.
+
+    Raises:
+        ValueError: if the maps are not finite.
+
+    Source: ACE-Net section 3.4.
+    """
+    pieces = curves.extract(heat, config.read_sigma, config.low, config.high)
+    return {name: curves.join(some, config.join) for name, some in zip(markups.CONTOURS, pieces, strict=True) if some}
+
+
+def read_anchors(heat: Tensor, sigma: float = LITE.read_sigma) -> Tensor:
+    """The centre of the heat within ``sigma`` of the hottest pixel: (..., K, H, W) -> (..., K, 2).
 
     Source: ACE-Net Eq. 12; negative heat counts as none.
     """
     heat = heat.clamp(min=0)
-    hottest = heatmaps.decode(heat, "argmax")                                            # (K, 2)
+    hottest = heatmaps.decode(heat, "argmax")                                            # (..., K, 2)
     y, x = torch.meshgrid(*(torch.arange(n, dtype=heat.dtype, device=heat.device) for n in heat.shape[-2:]),
                           indexing="ij")
-    near = (x - hottest[:, 0, None, None]).square() + (y - hottest[:, 1, None, None]).square() <= sigma**2
+    near = ((x - hottest[..., 0, None, None]).square() + (y - hottest[..., 1, None, None]).square()) <= sigma**2
     mass = heat * near
-    centre = torch.stack([(mass * x).sum((1, 2)), (mass * y).sum((1, 2))], -1)
-    total = mass.sum((1, 2))[:, None]
+    centre = torch.stack([(mass * x).sum((-2, -1)), (mass * y).sum((-2, -1))], -1)
+    total = mass.sum((-2, -1))[..., None]
     return torch.where(total > 0, centre / total.clamp(min=TINY), hottest)
 
 
@@ -387,18 +462,20 @@ class TwoDomains(Dataset):
         return unknown | item | {"synthetic": torch.tensor(float(index % 2))}
 
 
-def lines_loss(markup: str = "68", exact: str = "never", sigma: float = SIGMA, alpha: float = ALPHA) -> Callable:
+def lines_loss(markup: str = "68", exact: str = "never", config: AceConfig = LITE) -> Callable:
     """Eq. 3 for every image: the loss of Line and Line*.
 
     Args:
         markup: landmarks to draw lines through, "68", or "36" of the same 68.
         exact: when the true contours are the target: "never" (Line), "synthetic", on rendered faces (Line*), "always".
+        config: of the network, for its ``sigma`` and ``alpha``.
 
     Returns:
         a loss for ``training.fit``, on batches of ``TwoDomains``.
     """
     if exact not in ("never", "synthetic", "always"):
         raise ValueError(f"exact must be never, synthetic or always, got {exact!r}")
+    sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         synthetic = batch["synthetic"].bool()
@@ -409,23 +486,25 @@ def lines_loss(markup: str = "68", exact: str = "never", sigma: float = SIGMA, a
     return loss
 
 
-def points_loss(sigma: float = SIGMA, alpha: float = ALPHA) -> Callable:
+def points_loss(config: AceConfig = LITE) -> Callable:
     """Eq. 3 on one map for each of 68 landmarks: the loss of Lmk-line."""
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        targets = (heatmaps.encode(_on_map(batch["landmarks"], batch, maps), maps.shape[-1], sigma, "parabola")
+        targets = (heatmaps.encode(_on_map(batch["landmarks"], batch, maps), maps.shape[-1], config.sigma, "parabola")
                    for maps in outputs)
-        return sum(full_loss(target, maps.float(), alpha).mean() for target, maps in zip(targets, outputs))
+        return sum(full_loss(target, maps.float(), config.alpha).mean() for target, maps in zip(targets, outputs))
     return loss
 
 
-def ace_loss(markup: str = "68", reach: float = 3.0, sigma: float = SIGMA, alpha: float = ALPHA,
-             weights: tuple[float, float] = WEIGHTS, reading: str = "bilinear") -> Callable:
+def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float, float] = WEIGHTS,
+             reading: str = "bilinear") -> Callable:
     """The loss of ACE-Net: Eq. 3 on rendered faces; on real ones Eq. 3 for the anchors, Eq. 11 for the contours.
 
     Args:
-        reach: D in pixels of the fine maps; half the paper's 6 on maps of half its size.
-        reading: as in ``landmark_loss``.
+        config: of the network, for its ``sigma``, ``reach`` and ``alpha``.
+        weights, reading: as in ``weak_loss``.
     """
+    sigma, alpha, reach = config.sigma, config.alpha, config.reach
+
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
         losses = {"coarse": _coarse(outputs, batch, markup, sigma, alpha)}

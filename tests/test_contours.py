@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -132,6 +133,13 @@ def test_a_single_point_is_an_anchor():
     x, y = np.moveaxis(pixels(12, 12), -1, 0)
     wanted = np.maximum(0, 1 - 2 * ((x - 4.3) ** 2 + (y - 7.6) ** 2) / 4)        # Eq. 1
     np.testing.assert_allclose(encode([[4.3, 7.6]] * 2, 12, 2.0), wanted, atol=1e-12)
+
+
+def test_drawing_and_contourness_can_be_captured_and_have_finite_gradients():
+    lines = torch.tensor([[[1.3, 2], [9, 3.2], [9, 3.2]], [[-40, 2], [4.1, 4], [4.1, 4]]], requires_grad=True)
+    assert_capturable(lambda: contourness(encode(lines, (14, 12), 2.0, check=False), 2.0)[0])
+    assert lines.grad.isfinite().all() and lines.grad.abs().max() > 0
+    assert encode(lines.detach() * math.nan, 8, 2.0, check=False).isnan().all()
 
 
 @pytest.mark.parametrize("call, word", [

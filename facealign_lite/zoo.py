@@ -140,9 +140,11 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
+        if found.type == "meta":
+            raise TypeError("it holds no numbers")
+    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', 'mps', ... and be present, "
-                         f"got {device!r} ({str(error).splitlines()[0]})") from None
+                         f"got {device!r} ({' '.join(str(error).splitlines()[:1])})") from None
     return found
 
 

@@ -1,6 +1,7 @@
 """Networks shared by the papers, and the losses that train them."""
 
 from .blocks import Hierarchical, Residual, parameter_count, to_grey
+from .capture import captured
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
 from .hrnet import HRNet, HRNetConfig
 from .losses import constant, landmark_loss, mse_loss, soft_argmax
@@ -10,6 +11,7 @@ from .vgg import VGG
 
 __all__ = [
     "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "ResNet",
-    "Reading", "ResNetConfig", "Residual", "StackedHourglass", "constant", "fold_mirrored", "landmark_loss", "mse_loss",
+    "Reading", "ResNetConfig", "Residual", "StackedHourglass", "captured", "constant", "fold_mirrored",
+    "landmark_loss", "mse_loss",
     "parameter_count", "read_maps", "soft_argmax", "to_grey",
 ]

@@ -1,0 +1,456 @@
+"""Crops of a whole batch at once, made where the network is.
+
+Two kinds of data feed a training loop. ``Crops`` reads a photo of any size when it is asked for it. *Batched data* has
+all its faces in one array on the device, and three things a loop needs:
+
+- ``draws(keys)``: all chance of a batch, a dict of tensors on the CPU, for a sequence of (epoch, index). It is a pure
+  function of (seed, epoch, index) and of the same shapes for as many keys; it uses numpy alone, so that a thread can
+  draw the next batch while the device computes this one.
+- ``batch(draws)``: the batch, from those draws on the device. It waits for nothing and has fixed shapes, so that a CUDA
+  graph can hold it together with the training step.
+- ``to(device)``: moves the faces.
+
+Shapes: B crops, C channels, S side of a crop, N faces, K landmarks.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from facealign_lite import markups
+
+from . import effects
+from .augmentation import Augmentation
+from .packed import PackedFaces
+from .samples import box_of, check_box, load_image, stacked_contours
+
+CHANCES = 64          # uniform numbers of one crop; what an effect does not use, nobody does
+SMALLEST = 8          # side of a crop: low resolution goes down to as much
+WEIGHTS = (0.299, 0.587, 0.114)   # of red, green and blue in grey
+
+
+class BatchedCrops:
+    """Training or test crops of faces of one image size, like ``Crops`` but for their chance and by batches.
+
+    Every crop is a pure function of (seed, epoch, index): the batch in which it stands changes nothing. Placement and
+    light have the distributions that ``Augmentation`` states; single crops differ from those of ``Crops``.
+
+    Args:
+        faces: ``PackedFaces``, or any sequence of objects with the attributes of ``Sample`` that have landmarks, one
+            markup and images of one size.
+        size: side of the crop in pixels, at least 8.
+        augment: how to vary the crops; None for the plain centred crop.
+        seed: of the augmentation.
+        colour: RGB crops (3, S, S) instead of grey (1, S, S).
+        margin: room around the box, see ``crop_matrix``.
+        device: where the faces lie and the crops are made.
+
+    Raises:
+        ValueError: if there are no faces, one has no landmarks or another image size or markup, the size is too small
+            or there is no room around boxes.
+    """
+
+    def __init__(self, faces: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
+                 colour: bool = False, margin: float = 0.3, device: str | torch.device = "cpu"):
+        if len(faces) == 0:
+            raise ValueError("faces must not be empty")
+        if size < SMALLEST:
+            raise ValueError(f"size must be at least {SMALLEST} pixels, got {size}")
+        if not 1 + margin > 0:
+            raise ValueError(f"1 + margin must be positive, got {1 + margin}")
+        if augment is not None and not 0 < augment.scale[0] <= augment.scale[1]:
+            raise ValueError(f"augment.scale must be positive, the smaller one first, got {augment.scale}")
+        self.size, self.augment, self.seed, self.colour, self.margin = size, augment, seed, colour, margin
+        arrays = _packed(faces) if isinstance(faces, PackedFaces) else _stacked(faces)
+        self.markup, self.boxes = arrays.markup, arrays.boxes
+        self.channels = 3 if colour or arrays.images.ndim == 4 else 1                   # until the crop turns grey
+        pack = {"images": arrays.images, "landmarks": arrays.landmarks, "visibility": arrays.visibility,
+                "flip": np.array(markups.get(self.markup).flip)}
+        if arrays.contours is not None:
+            pack |= {"anchors": arrays.anchors, "contours": arrays.contours,
+                     "anchor_flip": np.array(markups.ANCHOR_FLIP), "contour_flip": np.array(markups.CONTOUR_FLIP)}
+        self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
+        # the larger the square around the face, the more pixels make one of the crop: never more than so many a side
+        sides = _sides(self.boxes, margin)
+        self.levels = max(1, int(sides.max() * _largest_scale(augment) / size))
+        self.widths = {name: np.shape(column)[-1] for name, column in self._numbers(np.zeros((1, 2), int)).items()}
+        self.to(device)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Crop ``index`` as in epoch 0."""
+        return self.at(0, index)
+
+    def to(self, device: str | torch.device) -> "BatchedCrops":
+        """Move the faces; the same object."""
+        self.device = torch.device(device)
+        self.pack = {name: tensor.to(self.device) for name, tensor in self.pack.items()}
+        return self
+
+    def at(self, epoch: int, index: int) -> dict[str, Tensor]:
+        """Crop ``index`` as seen in ``epoch`` and in any batch, without the first dimension of ``batch``.
+
+        Raises:
+            IndexError: beyond the last face.
+        """
+        draws = {name: tensor.to(self.device) for name, tensor in self.draws([(epoch, index)]).items()}
+        return {name: tensor[0] for name, tensor in self.batch(draws).items()}
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of some crops, on the CPU.
+
+        Args:
+            keys: B pairs (epoch, index).
+
+        Returns:
+            index (B,) int64 and matrix (B, 2, 3) float64, image -> crop; with augmentation also other (B,) int64, the
+            face whose pieces may cover this one, key (B,) int32, from which the device draws noise, and numbers (B, n)
+            float32, what happens to the crop, see ``named``.
+
+        Raises:
+            IndexError: beyond the last face.
+        """
+        keys = np.asarray(keys, np.int64).reshape(-1, 2)
+        index = keys[:, 1]
+        if len(index) and not (0 <= index.min() and index.max() < len(self)):
+            raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index.min()} .. {index.max()}")
+        if self.augment is None:
+            still = np.zeros(len(keys))
+            return _tensors({"index": index, "matrix": _matrices(self.boxes[index], self.size, self.margin, still,
+                                                                 still + 1, np.zeros((2, len(keys))), still)})
+        state = _state(self.seed, keys)
+        chance = iter(_uniform(state, CHANCES))
+        placement = draw_placement(self.augment, chance)
+        matrix = _matrices(self.boxes[index], self.size, self.margin, **placement)
+        light = draw_photometry(self.augment, chance, self.size, self.channels)
+        other = (next(chance) * len(self)).astype(np.int64)
+        numbers = np.concatenate(list(light.values()), 1).astype(np.float32)
+        return _tensors({"index": index, "matrix": matrix, "other": other, "numbers": numbers,
+                         "key": (state & np.uint64(0xFFFFFFFF)).astype(np.uint32).view(np.int32)})
+
+    def named(self, numbers: Tensor) -> dict[str, Tensor]:
+        """The columns of ``draws(keys)["numbers"]`` by name, (B, n) each; see ``draw_photometry``."""
+        return dict(zip(self.widths, numbers.split(list(self.widths.values()), 1)))
+
+    def _numbers(self, keys: NDArray) -> dict[str, NDArray]:
+        if self.augment is None:
+            return {}
+        return draw_photometry(self.augment, iter(_uniform(_state(0, keys), CHANCES)), self.size, self.channels)
+
+    @torch.no_grad()
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Crops from their draws, which lie on the device of the faces.
+
+        Returns:
+            image (B, C, S, S) float32 in [-0.5, 0.5]; landmarks (B, K, 2) float32 in crop pixels; visibility (B, K)
+            float32, 1 where nobody said; matrix (B, 2, 3) float64 image -> crop; index (B,). Where all faces know their
+            contours also anchors (B, 12, 2) and contours (B, 13, CONTOUR_POINTS, 2), float32 crop pixels.
+        """
+        index, matrix = draws["index"], draws["matrix"]
+        with torch.autocast(self.device.type, enabled=False):
+            image = sample(self._planes(index), matrix, self.size, self.levels)
+            if self.channels > image.shape[1]:
+                image = image.expand(-1, self.channels, -1, -1)
+            image = image / 255 if self.augment is None else self._photometry(image, draws)
+            if self.channels == 3 and not self.colour:
+                image = _grey(image)
+            known = {name: self._points(name, flip, draws) for name, flip in
+                     (("landmarks", "flip"), ("anchors", "anchor_flip"), ("contours", "contour_flip"))
+                     if name in self.pack}
+            seen = self.pack["visibility"].index_select(0, index).float()
+            mirrored = _determinant(matrix) < 0
+            seen = torch.where(mirrored[:, None], seen.index_select(1, self.pack["flip"]), seen)
+        return {"image": image - 0.5, "visibility": seen, "matrix": matrix, "index": index, **known}
+
+    def _planes(self, index: Tensor) -> Tensor:
+        """Whole images (B, C, H, W) of grey levels, float32."""
+        images = self.pack["images"].index_select(0, index)
+        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return images.to(torch.float32, memory_format=torch.contiguous_format)
+
+    def _points(self, name: str, flip: str, draws: Mapping[str, Tensor]) -> Tensor:
+        """Points moved along, (B, K, ..., 2) float32; K change names in the mirror."""
+        points, matrix = self.pack[name].index_select(0, draws["index"]), draws["matrix"]
+        rows = points.double().flatten(1, -2)
+        moved = (rows @ matrix[..., :2].mT + matrix[:, None, :, 2]).view(points.shape).float()
+        mirrored = (_determinant(matrix) < 0).view(-1, *[1] * (points.ndim - 1))
+        return torch.where(mirrored, moved.index_select(1, self.pack[flip]), moved)
+
+    def _photometry(self, image: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """``Augmentation.photometry`` of crops (B, C, S, S) of grey levels, in [0, 1]."""
+        number, key, size = self.named(draws["numbers"]), draws["key"], self.size
+        one = {name: column[:, 0] for name, column in number.items()}
+        image = effects.tone(image, number["gain"], one["exponent"], one["inverted"])
+        image = _where(number["amount"].abs().amax(1) > 0, effects.ramp, image, number["ramp"], number["amount"],
+                       one["edge"], one["steep"])
+        kinds, rolls = number["kinds"], number["rolls"].unflatten(1, (2, 2))
+        pairs = [number[name].unflatten(1, (2, 2)) for name in ("place", "sides", "turn")]
+        tones = number["tones"].unflatten(1, (2, self.channels))
+        image = _where(kinds.amax(1) > 0, self._occlude, image, kinds, *pairs, number["ellipse"], tones, rolls, key,
+                       draws["other"])
+        image = _where(one["blur"] > 0, lambda x, sigma: effects.separable(x, effects.gaussian_matrix(size, sigma)),
+                       image, one["blur"])
+        reach = _reach(size)
+        image = _where(one["motion"] > 0, lambda x, *streak: effects.filtered(x, effects.streak_kernels(
+            reach, *streak)), image, one["motion"], number["streak"])
+        image = _where(one["small"] > 0, lambda x, *small: effects.separable(x, effects.low_resolution_matrix(
+            size, *small)), image, one["small"], one["nearest"])
+        contrast, offset = one["contrast"].view(-1, 1, 1, 1), one["offset"].view(-1, 1, 1, 1)
+        image = (image - 0.5) * contrast + (0.5 + offset)
+        if self.augment.noise > 0:
+            image = image.addcmul_(effects.normal(key, image.shape), one["noise"].view(-1, 1, 1, 1))
+        return _where(one["quality"] > 0, effects.jpeg, image.clamp_(0, 1), one["quality"])
+
+    def _occlude(self, image: Tensor, kinds: Tensor, *numbers: Tensor) -> Tensor:
+        """``effects.occlude`` with the pixels of other faces, which are fetched where a piece of them is needed."""
+        *numbers, other = numbers
+        pieces = _where((kinds == effects.PIECE).any(1), self._resized, torch.zeros_like(image), other)
+        return effects.occlude(image, kinds, *numbers, pieces)
+
+    def _resized(self, image: Tensor, index: Tensor) -> Tensor:
+        """Whole images as large as a crop."""
+        whole = self._planes(index)
+        if whole.shape[-2:] != image.shape[-2:]:
+            whole = F.interpolate(whole, image.shape[-2:], mode="area").round_()
+        return (whole / 255).expand(-1, self.channels, -1, -1)
+
+
+def draw_placement(augment: Augmentation, chance: Iterator[NDArray]) -> dict[str, NDArray]:
+    """``Augmentation.placement`` of B crops, from uniform numbers (B,): angle, scale, shift (2, B), mirrored."""
+    worse = next(chance) < augment.outlier
+    low, high = augment.scale
+    middle, reach = (low + high) / 2, (high - low) / 2 * np.where(worse, 2, 1)
+    angle = np.deg2rad(_between(-augment.rotation, augment.rotation, chance))
+    scale = np.maximum(middle + _between(-reach, reach, chance), 0.5 * low)
+    # two normal numbers from two uniform ones: sqrt(-2 log u) (cos, sin)(2 pi v)
+    radius, turn = np.sqrt(-2 * np.log(1 - next(chance))), 2 * np.pi * next(chance)
+    shift = augment.shift * np.where(worse, 3, 1) * radius * np.stack([np.cos(turn), np.sin(turn)])
+    return {"angle": angle, "scale": scale, "shift": shift, "mirrored": next(chance) < augment.flip}
+
+
+def draw_photometry(augment: Augmentation, chance: Iterator[NDArray], size: int, channels: int
+                    ) -> dict[str, NDArray]:
+    """What happens to B crops by ``Augmentation.photometry``, from uniform numbers (B,).
+
+    Returns:
+        (B, n) each, as ``effects`` takes them; an effect that does not happen has 0 in the first number named. gain C,
+        exponent, inverted; amount C, ramp 2, edge, steep (0 is a soft ramp); kinds 2 (of two occluders), place 4, sides
+        4, turn 4, ellipse 2, tones 2 C, rolls 4; blur (sigma in pixels); motion (length in pixels), streak 2; small
+        (pixels), nearest; contrast, offset, noise (standard deviation); quality.
+    """
+    def maybe(probability: float, value: NDArray) -> NDArray:
+        return np.where(next(chance) < probability, value, 0)
+    drawn = {"gain": [_between(1 - augment.colour, 1 + augment.colour, chance) for _ in range(3)][:channels],
+             "exponent": [2 ** _between(-augment.gamma, augment.gamma, chance)],
+             "inverted": [next(chance) < augment.inversion]}
+    angle, steep = 2 * np.pi * next(chance), _between(2, 10, chance)
+    drawn |= {"ramp": _direction(angle), "edge": [_between(-0.5, 0.5, chance)], "steep": [maybe(0.3, steep)]}
+    amount, lit = _between(-0.7, 0.7, chance), next(chance) < augment.light
+    drawn["amount"] = [(amount + _between(-0.2, 0.2, chance)) * lit for _ in range(3)][:channels]
+    drawn |= _occluders(augment, chance, size, channels)
+    drawn["blur"] = [maybe(augment.blur, _between(0.5, 2, chance) * size / 128)]
+    drawn["motion"] = [maybe(augment.motion, np.maximum(2, _between(3, 9, chance) * size / 128))]
+    drawn["streak"] = _direction(np.pi * next(chance))
+    drawn["small"] = [maybe(augment.low_resolution, np.maximum(8, np.floor(size * _between(0.2, 0.7, chance))))]
+    drawn["nearest"] = [next(chance) < 0.15]
+    drawn["contrast"] = [_between(*augment.contrast, chance)]
+    drawn["offset"] = [_between(-augment.brightness, augment.brightness, chance)]
+    drawn["noise"] = [_between(0, augment.noise, chance)]
+    drawn["quality"] = [maybe(augment.jpeg, np.floor(_between(8, 60, chance)))]
+    return {name: np.stack(columns, -1) for name, columns in drawn.items()}
+
+
+def _occluders(augment: Augmentation, chance: Iterator[NDArray], size: int, channels: int) -> dict[str, list]:
+    """The part of ``draw_photometry`` that tells of occluders."""
+    any_, two = next(chance) < augment.occluder, next(chance) < 0.5
+    lent = next(chance) <= 0.3 * augment.occluder                               # another face is at hand
+    drawn = {name: [] for name in ("kinds", "place", "sides", "turn", "ellipse", "tones", "rolls")}
+    for there in (any_, any_ & two):
+        drawn["place"] += [size * next(chance), size * next(chance)]
+        drawn["sides"] += [size * _between(0.1, 0.4, chance), size * _between(0.1, 0.4, chance)]
+        ellipse, turn = next(chance) >= 0.5, next(chance)
+        drawn["ellipse"] += [ellipse]
+        drawn["turn"] += _direction(turn * np.where(ellipse, np.pi, np.pi / 2))
+        kind = next(chance)
+        black = (kind >= 0.6) & (kind < 0.75)
+        filled = np.where(kind < 0.6, effects.NOISE, effects.TONE)
+        filled = np.where((kind < 0.35) & lent, effects.PIECE, filled)
+        drawn["kinds"] += [np.where(there, filled, effects.NONE)]
+        drawn["tones"] += [next(chance) * ~black for _ in range(3)][:channels]
+        drawn["rolls"] += [np.floor(size * next(chance)), np.floor(size * next(chance))]
+    return drawn
+
+
+def sample(planes: Tensor, matrix: Tensor, size: int, levels: int = 1) -> Tensor:
+    """``crop`` of every image (B, C, H, W) of grey levels, float32, through its matrix (B, 2, 3) image -> crop.
+
+    Args:
+        levels: where a crop pixel shows n x n image pixels, they are averaged for n up to so many.
+
+    Returns:
+        (B, C, size, size) float32 of whole numbers.
+    """
+    height, width = planes.shape[-2:]
+    (a, b, c), (d, e, f) = matrix.unbind(1)[0].unbind(1), matrix.unbind(1)[1].unbind(1)
+    determinant = a * e - b * d
+    back = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], 1) / determinant[:, None]
+    step = (1 / determinant.abs().sqrt()).floor().clamp(1, levels)
+    # below the image lie its halves, thirds, ...; pixel q of one of them shows image pixel p = (q + 1/2) step - 1/2
+    shrunk, top = [planes], torch.zeros_like(step)
+    for n in range(2, levels + 1):
+        padded = F.pad(planes, [0, -width % n, 0, -height % n], mode="replicate")
+        small = F.avg_pool2d(padded, n).round_()
+        shrunk.append(F.pad(small, [0, width - small.shape[-1]]))
+        top = top + (step >= n) * shrunk[-2].shape[-2]
+    atlas = torch.cat(shrunk, 2) if levels > 1 else planes
+    at = torch.arange(size, device=planes.device, dtype=torch.float64)
+
+    def place(row: Tensor, extent: int, offset: Tensor | float, whole: int) -> Tensor:
+        """(B, S, S) places in the atlas, from -1 to 1 over its ``whole`` pixels."""
+        x, y, constant = (row / step[:, None])[:, :, None].unbind(1)                    # (B, 1)
+        constant = constant + (0.5 / step - 0.5)[:, None]
+        along = (x * at + constant).float()[:, None] + (y * at).float()[:, :, None]
+        last = torch.ceil(extent / step).float()[:, None, None] - 1
+        along = along.clamp(min=0).minimum(last)
+        return (along + offset) * (2 / whole) + (1 / whole - 1)
+    grid = torch.stack([place(back[:, :3], width, 0.0, atlas.shape[-1]),
+                        place(back[:, 3:], height, top.float()[:, None, None], atlas.shape[-2])], -1)
+    return F.grid_sample(atlas, grid, padding_mode="border", align_corners=False).round_()
+
+
+def _where(on: Tensor, effect: Any, image: Tensor, *numbers: Tensor) -> Tensor:
+    """``effect(image, *numbers)`` of the images that are ``on`` (B,), the others as they are.
+
+    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it.
+    """
+    if image.is_cuda:
+        return torch.where(on.view(-1, 1, 1, 1), effect(image, *numbers), image)
+    rows = on.nonzero()[:, 0]
+    if len(rows) == 0:
+        return image
+    return image.index_copy(0, rows, effect(image[rows], *(number[rows] for number in numbers)))
+
+
+def _grey(image: Tensor) -> Tensor:
+    return sum(weight * plane for weight, plane in zip(WEIGHTS, image.unbind(1)))[:, None]
+
+
+def _determinant(matrix: Tensor) -> Tensor:
+    return matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
+
+
+def _reach(size: int) -> int:
+    """Half the longest streak, in whole pixels."""
+    return int(np.ceil(max(2.0, 9 * size / 128) / 2))
+
+
+# ---- chance --------------------------------------------------------------------------------------------------------
+
+def _between(low: ArrayLike, high: ArrayLike, chance: Iterator[NDArray]) -> NDArray:
+    return low + (np.asarray(high) - low) * next(chance)
+
+
+def _direction(angle: NDArray) -> list[NDArray]:
+    return [np.cos(angle), np.sin(angle)]
+
+
+def _state(seed: int, keys: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """64 mixed bits of each (seed, epoch, index): (B, 2) -> (B,)."""
+    state = np.full(len(keys), seed & (2**64 - 1), np.uint64)
+    for column in keys.T:
+        state = _mixed(state) ^ column.astype(np.uint64)
+    return _mixed(state)
+
+
+def _uniform(state: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) by a counter, (count, B): number k of a crop is a function of its state and k alone."""
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (_mixed(state + steps[:, None]) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64, after a step; sums and products wrap around at 64 bits."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _tensors(arrays: Mapping[str, NDArray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+# ---- faces and squares ---------------------------------------------------------------------------------------------
+
+def _sides(boxes: NDArray, margin: float) -> NDArray:
+    """Sides (N,) of the squares around boxes (N, 4)."""
+    return (boxes[:, 2:] - boxes[:, :2]).max(1) * (1 + margin)
+
+
+def _largest_scale(augment: Augmentation | None) -> float:
+    if augment is None:
+        return 1.0
+    low, high = augment.scale
+    return (low + high) / 2 + (high - low) / 2 * (2 if augment.outlier > 0 else 1)
+
+
+def _matrices(boxes: NDArray, size: int, margin: float, angle: NDArray, scale: NDArray, shift: NDArray,
+              mirrored: NDArray) -> NDArray[np.float64]:
+    """``crop_matrix`` of B boxes, mirrored or not: (B, 2, 3)."""
+    side = _sides(boxes, margin) * scale
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + shift.T * side[:, None]
+    cosine, sine = size / side * np.cos(angle), size / side * np.sin(angle)
+    turn = np.stack([cosine, -sine, sine, cosine], -1).reshape(-1, 2, 2)
+    matrix = np.concatenate([turn, (size - 1) / 2 - turn @ centre[..., None]], -1)
+    # in the mirror x is size - 1 - x
+    matrix[:, 0] *= np.where(mirrored, -1, 1)[:, None]
+    matrix[:, 0, 2] += np.where(mirrored, size - 1, 0)
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Faces of one image size."""
+
+    markup: str
+    images: NDArray[np.uint8]                  # (N, H, W[, 3])
+    landmarks: NDArray[np.float64]             # (N, K, 2)
+    visibility: NDArray[np.bool_]              # (N, K)
+    boxes: NDArray[np.float64]                 # (N, 4)
+    anchors: NDArray[np.float64] | None        # (N, 12, 2)
+    contours: NDArray[np.float32] | None       # (N, 13, CONTOUR_POINTS, 2)
+
+
+def _packed(faces: PackedFaces) -> _Arrays:
+    # mapped for writing in memory, which nobody does: torch takes no array that cannot be written
+    images = np.load(faces.path / "images.npy", mmap_mode="c")
+    return _Arrays(faces.markup, images, faces.landmarks, faces.visibility, faces.boxes, faces.anchors, faces.contours)
+
+
+def _stacked(faces: Iterable[Any]) -> _Arrays:
+    rows, anchors, contours, first = [], [], [], None
+    for i, face in enumerate(faces):
+        if face.landmarks is None:
+            raise ValueError(f"faces[{i}] must have landmarks, got None")
+        image = load_image(face.image)
+        first = first or (image.shape, face.markup)
+        if (image.shape, face.markup) != first:
+            raise ValueError(f"faces[{i}] must have image shape and markup {first}, got {(image.shape, face.markup)}")
+        points = np.asarray(face.landmarks, np.float64)
+        seen = np.ones(len(points), bool) if face.visibility is None else np.asarray(face.visibility, bool)
+        rows.append((image, points, seen, box_of(points) if face.box is None else check_box(face.box)))
+        anchor, contour = stacked_contours(face)
+        if contour is not None:
+            anchors.append(anchor)
+            contours.append(contour)
+    complete = len(contours) == len(rows)
+    return _Arrays(first[1], *(np.stack(column) for column in zip(*rows)), *(
+        (np.stack(anchors), np.stack(contours)) if complete else (None, None)))

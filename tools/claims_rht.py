@@ -102,7 +102,7 @@ def train(config: rht.RhtConfig, faces: Sequence[Any], references: References, s
 def measure(model: Rht, faces: Sequence[Any], references: References, choice: np.ndarray) -> Evaluation:
     """Errors of a trained network with those references."""
     data = Pairs(faces, references, choice, model.config.image_size)
-    return evaluate(model, data, decode="center_of_mass")
+    return evaluate(model, data)
 
 
 def arm(switches: Mapping[str, Any] | None = None, base: rht.RhtConfig = rht.LITE, lenders: Sequence[str] = ("most",),

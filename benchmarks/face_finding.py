@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from facealign_lite import geometry, records, zoo
-from facealign_lite.align import FACE, find
 from facealign_lite.data import box_of, grey, load_image, read_csv
+from facealign_lite.detection import FACE, find
 
 FACELESS = ("brick", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "horse", "hubble_deep_field",
             "immunohistochemistry", "moon", "page", "retina", "rocket", "text")
@@ -74,7 +74,7 @@ def main() -> int:
                                  "ms": round(1e3 * float(np.median(spent)))}
     print(f"without a face: {figures['without a face']}")
     path = records.write_record("face_finding", {
-        "what": "align.find: found means the box's centre is within a quarter, its side within 0.7 to 1.4 of the "
+        "what": "detection.find: found means the box's centre is within a quarter, its side within 0.7 to 1.4 of the "
                 "given points' box; wrong means a face was named elsewhere; ms is the median processor time of one "
                 "image, one thread. The threshold was set with training photos and these faceless pictures in view, "
                 "so the false alarms are not a fresh test",

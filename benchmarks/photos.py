@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facealign_lite import evaluation, markups, metrics, records, zoo
+from facealign_lite import markups, metrics, records, zoo
+from facealign_lite.adaptation import fit_label_map
 from facealign_lite.align import align
 from facealign_lite.data import Sample, box_of, load_image, read_csv
 
@@ -46,8 +47,8 @@ def main() -> int:
     chosen = np.random.default_rng(SEED).choice(len(train), FITTED, replace=False)
     fitted, fit_target, _ = aligned([train[i] for i in chosen], network)
     maps = {"raw": lambda points: points,
-            "offset per landmark": evaluation.fit_label_map(fitted, fit_target, np.inf),
-            "ridge map": evaluation.fit_label_map(fitted, fit_target, 1.0)}
+            "offset per landmark": fit_label_map(fitted, fit_target, np.inf),
+            "ridge map": fit_label_map(fitted, fit_target, 1.0)}
     figures, val = {}, read_csv(options.folder / "val.csv", options.folder / "images")
     print(f"{'NME by outer eye corners, %':44s}{'mean':>7}{'median':>8}{'inner':>7}{'fail':>6}"
           + "".join(f"{part:>7}" for part in PARTS))

@@ -113,7 +113,7 @@ def measure(model: Rht, faces: Sequence[Any], references: References, choice: np
             ) -> Evaluation:
     """Errors of a trained network with those references."""
     pairs = Pairs(faces, references, choice, model.config.image_size)
-    return evaluate(model, pairs, decode="center_of_mass", device=device)
+    return evaluate(model, pairs, device=device)
 
 
 def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, Any] | None = None,

@@ -22,7 +22,7 @@ from experiments.faces import pack, words
 from facealign_lite import scpan
 from facealign_lite.data import Augmentation, Crops
 from facealign_lite.evaluation import Evaluation, evaluate
-from facealign_lite.nets import parameter_count
+from facealign_lite.nets import Reading, parameter_count, read_maps
 from facealign_lite.records import Arm
 from facealign_lite.training import TrainConfig, steps
 
@@ -75,6 +75,8 @@ def pairs_of(budget: Mapping[str, Any], share: float = 1.0) -> int:
 class Unvoted(nn.Module):
     """The last heatmaps of a SCPAN as logits, to be read by soft-argmax: what votes cost or gain on the same maps."""
 
+    inputs = ("image",)
+
     def __init__(self, model: scpan.Scpan):
         super().__init__()
         self.model, self.config = model, model.config
@@ -83,6 +85,10 @@ class Unvoted(nn.Module):
         """(B, C, S, S) -> (B, K, S/2, S/2)."""
         heat = self.model(images).heatmaps[-1]
         return heat.clamp(min=torch.finfo(heat.dtype).tiny).log()
+
+    def read(self, outputs: Tensor, mirrored: bool = False) -> Reading:
+        """See ``nets.reading``."""
+        return read_maps(outputs, self.config.image_size, mirrored=mirrored)
 
 
 def figures(result: Evaluation) -> dict[str, Any]:

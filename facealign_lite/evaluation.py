@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader
 
-from facealign_lite import geometry, heatmaps, markups, metrics, scpan
+from facealign_lite import geometry, markups, metrics
 from facealign_lite.data import Crops
+from facealign_lite.looks import check_readable, in_eval_mode
 from facealign_lite.training import model_inputs
 
 FAILURE = 0.1                                     # an image fails above this error
@@ -62,39 +63,39 @@ class Evaluation:
         return {name: self.figures(np.array(found[name])) for name in sorted(found)}
 
 
-def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = "auto",
-            decode: str = "soft_argmax") -> tuple[NDArray[np.float64], float]:
-    """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and decoding.
+def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = "auto"
+            ) -> tuple[NDArray[np.float64], float]:
+    """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and reading.
 
     Args:
-        model: returns logits (B, K, h, w), a list whose last is the prediction, or ``scpan.Maps``; called as in
-            ``training.fit``.
-        crops: un-augmented crops.
-        decode: method of ``heatmaps.decode``; SCPAN's maps and vectors are read by ``scpan.read``.
+        model: a network as described in ``nets.reading``; it is moved to the device and keeps its mode.
+        crops: un-augmented crops, as large as the model wants them. Where a model has ``lend`` and the crops lack the
+            inputs that it gives, it lends them.
+
+    Raises:
+        ValueError: for a model that does not say how it is read, or crops of another size.
     """
+    check_readable(model)
+    if crops.size != model.config.image_size:
+        raise ValueError(f"crops must be {model.config.image_size} pixels a side for this model, got {crops.size}")
     device = _device(device)
-    was, model = model.training, model.to(device, memory_format=torch.channels_last).eval()
     points, spent = [], 0.0
-    with torch.inference_mode():
+    with in_eval_mode(model.to(device, memory_format=torch.channels_last)), torch.inference_mode():
         for batch in DataLoader(crops, batch_size):
+            if hasattr(model, "lend") and not set(model.inputs) <= set(batch):
+                lent = model.lend(batch["image"].to(device))
+                batch |= dict(zip(model.inputs, (batch["image"], *lent), strict=True))
             given = model_inputs(model, batch, device)
             start = time.perf_counter()
-            outputs = model(*given)
-            maps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
-            if isinstance(outputs, scpan.Maps):
-                points_on_map, _ = scpan.read(outputs, model.config)             # (B, K, 2)
-            else:
-                points_on_map = heatmaps.decode(maps, decode)
-            found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(given[0].shape[-2:])).double().cpu()
+            found = model.read(model(*given)).points.double().cpu().numpy()                # (B, K, 2)
             spent += time.perf_counter() - start
-            for one, matrix in zip(found.numpy(), batch["matrix"].numpy(), strict=True):
+            for one, matrix in zip(found, batch["matrix"].numpy(), strict=True):
                 points.append(geometry.transform(one, geometry.invert(matrix)))
-    model.train(was)
     return np.stack(points), spent / len(crops)
 
 
 def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "inter_ocular", batch_size: int = 32,
-             device: str = "auto", decode: str = "soft_argmax") -> Evaluation:
+             device: str = "auto") -> Evaluation:
     """Errors of ``model`` on annotated samples, with the given boxes.
 
     Args:
@@ -102,11 +103,11 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
         normalizer: see ``metrics.nme``.
 
     Raises:
-        ValueError: if ``data`` is empty, augmented or not annotated, or markups differ.
+        ValueError: if ``data`` is empty, augmented or not annotated, or markups differ; and as ``predict``.
     """
+    check_readable(model)
     if not isinstance(data, Crops):
-        config = getattr(model, "config", None)
-        data = Crops(data, getattr(config, "image_size", 128), colour=getattr(config, "in_channels", 1) == 3)
+        data = Crops(data, model.config.image_size, colour=model.config.in_channels == 3)
     if data.augment is not None:
         raise ValueError(f"data must not be augmented, got {data.augment}")
     facts = []
@@ -119,7 +120,7 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
     target, boxes, tags, names = zip(*facts, strict=True)
     if len(set(names)) > 1:
         raise ValueError(f"data must be of one markup, got {sorted(set(names))}")
-    predicted, seconds = predict(model, data, batch_size, device, decode)
+    predicted, seconds = predict(model, data, batch_size, device)
     return Evaluation(predicted, np.stack(target), np.stack(boxes), list(tags), names[0], normalizer, seconds)
 
 
@@ -129,61 +130,6 @@ def benchmark(size: int = 128, count: int = BENCHMARK_FACES) -> Sequence[Any]:
     return SyntheticFaces(count, size=size, seed=BENCHMARK_SEED)
 
 
-# Label adaptation: a landmark on a mesh and the same landmark by an annotator differ by habit, the same way every time.
-
-@dataclass(frozen=True)
-class LabelMap:
-    """A ridge regression from predicted shapes to annotated ones, in each face's own frame."""
-
-    mean: NDArray[np.float64]                     # (2 K,) of the predicted shapes
-    offset: NDArray[np.float64]                   # (2 K,) mean correction
-    weights: NDArray[np.float64]                  # (2 K, 2 K)
-
-    def __call__(self, predicted: ArrayLike) -> NDArray[np.float64]:
-        """Shapes (..., K, 2) as annotators would have drawn them."""
-        shape, centre, scale = _normalised(predicted)
-        if shape.shape[-2] * 2 != len(self.mean):
-            raise ValueError(f"predicted must be (..., {len(self.mean) // 2}, 2), got {shape.shape}")
-        flat = shape.reshape(*shape.shape[:-2], -1)
-        correction = (flat - self.mean) @ self.weights + self.offset
-        return (shape + correction.reshape(shape.shape)) * scale + centre
-
-
-def fit_label_map(predicted: ArrayLike, target: ArrayLike, ridge: float = 1.0) -> LabelMap:
-    """Fit the map on annotated photos: minimise |Y - X W|^2 + ridge |W|^2, X predicted and Y the correction, centred.
-
-    Args:
-        predicted, target: (N, K, 2), N > 0, any pixels.
-        ridge: > 0; infinite leaves a constant offset per landmark.
-
-    Raises:
-        ValueError: if shapes differ, are not (N, K, 2), or ridge is not positive.
-    """
-    predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
-    if predicted.shape != target.shape or predicted.ndim != 3 or predicted.shape[-1] != 2 or len(predicted) == 0:
-        raise ValueError(f"predicted and target must be (N, K, 2) alike, got {predicted.shape} and {target.shape}")
-    if not ridge > 0:
-        raise ValueError(f"ridge must be positive, got {ridge}")
-    x, centre, scale = _normalised(predicted)
-    y = ((target - centre) / scale - x).reshape(len(x), -1)
-    x = x.reshape(len(x), -1)
-    mean, offset = x.mean(0), y.mean(0)
-    x = x - mean
-    if np.isinf(ridge):
-        weights = np.zeros((x.shape[1], x.shape[1]))
-    else:
-        weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - offset))
-    return LabelMap(mean, offset, weights)
-
-
-def _normalised(shapes: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
-    """Shapes about their centre with root mean square radius 1; centre and radius."""
-    shapes = np.asarray(shapes, np.float64)
-    centre = shapes.mean(-2, keepdims=True)
-    radius = np.sqrt(np.square(shapes - centre).sum(-1).mean(-1))[..., None, None]
-    if not (np.isfinite(radius) & (radius > 0)).all():
-        raise ValueError("shapes must be finite and not a single point")
-    return (shapes - centre) / radius, centre, radius
 
 
 def _device(device: str) -> torch.device:

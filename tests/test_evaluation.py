@@ -1,5 +1,7 @@
 """Errors in image pixels and label maps."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,18 +10,23 @@ from hypothesis import strategies as st
 from torch import nn
 
 from facealign_lite import markups
+from facealign_lite.adaptation import fit_label_map
 from facealign_lite.data import Augmentation, Crops, Sample
 from facealign_lite.evaluation import (
     Evaluation,
     benchmark,
     evaluate,
-    fit_label_map,
     predict,
 )
+from facealign_lite.nets import StackedHourglass
 
 
 class Oracle(nn.Module):
     """A network that knows the answer: logits of a Gaussian at landmarks that were given in crop pixels."""
+
+    config = SimpleNamespace(image_size=128, in_channels=1, reading="soft_argmax")
+    inputs = ("image",)
+    read = StackedHourglass.read
 
     def __init__(self, points, size=64):
         super().__init__()
@@ -50,6 +57,50 @@ def test_predictions_come_back_to_image_pixels():
     points, seconds = predict(model, Crops(samples, 128), batch_size=2)
     np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.02)
     assert seconds > 0 and model.training                                       # left as it was
+
+
+class Borrower(Oracle):
+    """Knows the answer by what it is lent, not by what it sees."""
+
+    inputs = ("image", "answer")
+
+    def lend(self, images, reference=None):
+        self.seen += len(images)
+        return (self.points[self.seen - len(images):self.seen],)
+
+    def forward(self, images, answer):
+        return Oracle(answer)(images)
+
+
+class Lent(Crops):
+    """Crops that bring the answer themselves."""
+
+    def at(self, epoch, index):
+        item = super().at(epoch, index)
+        return item | {"answer": item["landmarks"] + 8}
+
+
+def test_a_model_is_called_with_its_inputs_and_lends_those_that_the_data_lack():
+    samples = toy_samples()
+    model = Borrower(crop_points(samples))
+    points, _ = predict(model, Crops(samples, 128), batch_size=2)
+    np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.02)
+    moved, _ = predict(model, Lent(samples, 128), batch_size=2)
+    sides = np.array([1.3 * max(s.box[2] - s.box[0], s.box[3] - s.box[1]) for s in samples])
+    np.testing.assert_allclose(moved - points, np.broadcast_to(8 * sides[:, None, None] / 128, points.shape), atol=0.1)
+
+
+def test_heat_is_read_as_the_model_says():
+    samples = toy_samples()
+
+    class Heat(Oracle):
+        config = SimpleNamespace(image_size=128, in_channels=1, reading="center_of_mass")
+
+        def forward(self, images):
+            return [2 * torch.exp(super().forward(images)[-1] / 2) - 0.01]
+
+    points, _ = predict(Heat(crop_points(samples)), Crops(samples, 128))
+    np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.3)
 
 
 def test_an_error_in_the_crop_is_the_same_error_in_the_image():
@@ -96,6 +147,10 @@ def test_evaluate_refuses_nonsense():
         evaluate(model, [])
     with pytest.raises(ValueError, match="normalizer"):
         evaluate(model, samples, normalizer="eyes")
+    with pytest.raises(ValueError, match="128 pixels a side.*got 64"):
+        evaluate(model, Crops(samples, 64))
+    with pytest.raises(ValueError, match="config, inputs and read.*Conv2d has no config"):
+        evaluate(nn.Conv2d(1, 68, 3), samples)
 
 
 def test_the_benchmark_is_the_same_for_everybody():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.interpolate import CubicHermiteSpline
 
-from facealign_lite import align as front
 from facealign_lite import geometry, markups, tab, zoo
-from facealign_lite.data import crop_matrix
+from facealign_lite.align import align
+from facealign_lite.data import MARGIN, crop_matrix, upright_matrix
 from facealign_lite.nets import Hierarchical, parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -467,9 +467,9 @@ def test_align_reads_landmarks_where_the_maps_have_them():
     model.balt = Answer(points, size)
     box = np.array([30.0, 20, 90, 95])
     in_crop = (points + 0.5) * 2 - 0.5
-    first = geometry.transform(in_crop, geometry.invert(crop_matrix(box, 2 * size, front.MARGIN)))
-    second = geometry.transform(in_crop, geometry.invert(front.upright_matrix(first, 2 * size)))
-    found = front.align(np.zeros((120, 130), np.uint8), box, model)
+    first = geometry.transform(in_crop, geometry.invert(crop_matrix(box, 2 * size, MARGIN)))
+    second = geometry.transform(in_crop, geometry.invert(upright_matrix(first, 2 * size)))
+    found = align(np.zeros((120, 130), np.uint8), box, model)
     np.testing.assert_allclose(found.landmarks, second, atol=0.05)
     assert found.scores.shape == (68,) and (found.scores > 0.4).all() and found.contours is None
 
@@ -483,5 +483,5 @@ def test_a_network_comes_back_from_its_file(tmp_path):
     for ours, theirs in zip(model(batch()["image"]), again(batch()["image"])):
         torch.testing.assert_close(ours, theirs)
     picture = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)
-    found = front.align(picture, (10, 10, 50, 50), path, "cpu")
-    np.testing.assert_allclose(found.landmarks, front.align(picture, (10, 10, 50, 50), model).landmarks, atol=1e-3)
+    found = align(picture, (10, 10, 50, 50), path, "cpu")
+    np.testing.assert_allclose(found.landmarks, align(picture, (10, 10, 50, 50), model).landmarks, atol=1e-3)

@@ -64,9 +64,12 @@ class Hierarchical(nn.Module):
         return torch.cat(parts, 1) + self.skip(x)
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Number of trained numbers in ``model``."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def parameter_count(model: nn.Module, trained: bool = False) -> int:
+    """Number of weights in ``model``: all of them, frozen ones too, or only those that are ``trained``.
+
+    Buffers, such as running means, are no weights and not counted.
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
 def to_grey(images: Tensor) -> Tensor:

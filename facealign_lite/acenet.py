@@ -6,6 +6,7 @@ Shapes: B batch, K = 25 maps (12 anchors, then 13 contours, in the order of ``ma
 landmarks along each contour, the last one repeated. Points (x, y) in 0-based pixel centres of the heatmap unless said.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 from facealign_lite import contours as curves
 from facealign_lite import heatmaps, markups
 from facealign_lite.data import CONTOUR_POINTS
-from facealign_lite.nets import Hourglass, Reading, Residual
+from facealign_lite.nets import Hourglass, Reading, Residual, constant
 
 ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
 MAP_FLIP = (*markups.ANCHOR_FLIP, *(ANCHORS + i for i in markups.CONTOUR_FLIP))      # maps as a mirror orders them
@@ -236,14 +237,16 @@ def full_loss(target: Tensor, heat: Tensor, alpha: float = LITE.alpha, mask: Ten
 def to_loss(score: Tensor, best: float = BEST) -> Tensor:
     """Contourness as a loss in [0, 1]: f(C) = max(0, 1 - 2^((C - best) / 1.5)).
 
-    The maximum is ours: an oblique contour scores up to 4.995, where the paper's f is -0.035.
+    The maximum is ours: an oblique contour scores up to 4.995, where the paper's f is -0.035. So is the 1.5 as a share
+    of ``best``, of use at another width than the paper's, where all scores are others.
 
     Source: ACE-Net section 5.3, for Eq. 7 and 8.
     """
-    return (1 - torch.exp2((score - best) / SLOPE)).clamp(min=0)
+    return (1 - torch.exp2((score - best) / (SLOPE * (best / BEST)))).clamp(min=0)
 
 
-def landmark_loss(score: Tensor, points: Tensor, on: Tensor | None = None, reading: str = "bilinear") -> Tensor:
+def landmark_loss(score: Tensor, points: Tensor, on: Tensor | None = None, reading: str = "bilinear",
+                  best: float = BEST) -> Tensor:
     """How far the contour is from passing through its landmarks.
 
     Args:
@@ -252,16 +255,19 @@ def landmark_loss(score: Tensor, points: Tensor, on: Tensor | None = None, readi
         on: (..., M) bool, which of them count; all if None.
         reading: of scores between pixels, "bilinear" or "bicubic". The paper does not say. Bilinear scores fall short:
             a perfect contour is charged 0.25 on average, and the least where it runs along a row of pixels.
+        best: see ``to_loss``.
 
     Returns:
         (...), in [0, 1]; 0 where none counts.
 
     Source: ACE-Net Eq. 7.
     """
-    return _mean(to_loss(sample(score, points, reading)), torch.ones_like(points[..., 0]) if on is None else on)
+    lost = to_loss(sample(score, points, reading), best)
+    return _mean(lost, torch.ones_like(points[..., 0]) if on is None else on)
 
 
-def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6, reading: str = "bilinear") -> Tensor:
+def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6, reading: str = "bilinear",
+              per_pixel: int = 1, best: float = BEST) -> Tensor:
     """How far the contour is from running along the line through its landmarks, up to ``reach`` beside it.
 
     At ``per_segment`` places of every segment the greatest contourness along the normal, from -reach to reach, counts.
@@ -270,6 +276,10 @@ def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6, 
         score: contourness (..., H, W).
         chain: (..., M, 2) landmarks in order; repeated ones make segments of no length, which do not count.
         reach: D, heatmap pixels.
+        per_pixel: steps a pixel, or a little more, along the normal. The score halves within a pixel of the ridge, so
+            that whole pixels miss its height: exact contours of 12 faces are charged 0.35, 0.29 with four steps a pixel
+            and 0.27 with ten.
+        best: see ``to_loss``.
 
     Returns:
         (...), in [0, 1].
@@ -281,12 +291,11 @@ def line_loss(score: Tensor, chain: Tensor, reach: float, per_segment: int = 6, 
     normal = torch.stack([-along[..., 1], along[..., 0]], -1) / length.clamp(min=1e-6)
     t = (torch.arange(per_segment, device=chain.device) + 0.5) / per_segment
     on_line = chain[..., :-1, None, :] + t[:, None] * along[..., None, :]                # (..., M - 1, T, 2)
-    steps = int(np.ceil(reach))
+    steps = math.ceil(reach) * per_pixel
     d = torch.linspace(-reach, reach, 2 * steps + 1, device=chain.device)
     across = on_line[..., None, :] + d[:, None] * normal[..., None, None, :]             # (..., M - 1, T, D, 2)
     read = sample(score, across.flatten(-4, -2), reading).unflatten(-1, across.shape[-4:-1])  # (..., M - 1, T, D)
-    best = read.amax(-1)                                                                 # (..., M - 1, T)
-    return _mean(to_loss(best).mean(-1), length[..., 0])
+    return _mean(to_loss(read.amax(-1), best).mean(-1), length[..., 0])
 
 
 def far_mask(chain: Tensor, size: int | tuple[int, int], reach: float) -> Tensor:
@@ -294,22 +303,22 @@ def far_mask(chain: Tensor, size: int | tuple[int, int], reach: float) -> Tensor
 
     Source: ACE-Net Eq. 10.
     """
-    far = curves.distances(chain, size, reach) > (1 - 1e-6) * reach      # they are cut off at reach, up to rounding
+    far = curves.distances(chain, size, reach, check=False) > (1 - 1e-6) * reach     # cut off at reach, up to rounding
     return far.to(chain.dtype)
 
 
-def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = LITE.alpha) -> Tensor:
+def far_loss(heat: Tensor, chain: Tensor, reach: float, alpha: float = LITE.alpha, printed: bool = False) -> Tensor:
     """Heat far from the line through the landmarks: (..., H, W) and (..., M, 2) -> (...).
 
-    Source: ACE-Net Eq. 9; root mean square as in ``full_loss``.
+    Source: ACE-Net Eq. 9; root mean square unless ``printed``, as in ``full_loss``.
     """
-    mask = far_mask(chain, tuple(heat.shape[-2:]), reach)
-    return full_loss(torch.zeros_like(heat)[..., None, :, :], heat[..., None, :, :], alpha, mask[..., None, :, :])
+    mask = far_mask(chain, tuple(heat.shape[-2:]), reach)[..., None, :, :]
+    return full_loss(torch.zeros_like(heat)[..., None, :, :], heat[..., None, :, :], alpha, mask, printed)
 
 
 def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: float = PAPER.reach,
               sigma: float = PAPER.sigma, weights: tuple[float, float] = WEIGHTS, alpha: float = PAPER.alpha,
-              reading: str = "bilinear") -> Tensor:
+              reading: str = "bilinear", printed: bool = False, per_pixel: int = 1) -> Tensor:
     """Far loss plus weighted landmark and line loss of each contour.
 
     Args:
@@ -317,9 +326,10 @@ def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: floa
         chain: (..., M, 2) landmarks in order along each, in heatmap pixels.
         on: (..., M) which of them the contour must pass through; anchors, having maps of their own, need not.
         reach: D; 6 on the paper's 128 x 128 maps.
-        sigma: width of the contours, 2 in the paper; ``to_loss`` is made for it.
+        sigma: width of the contours, 2 in the paper; what is the best score goes with it.
         weights: of landmark and line loss.
-        reading: as in ``landmark_loss``.
+        reading, per_pixel: as in ``line_loss``.
+        printed: as in ``full_loss``.
 
     Returns:
         (...).
@@ -327,14 +337,17 @@ def weak_loss(heat: Tensor, chain: Tensor, on: Tensor | None = None, reach: floa
     Source: ACE-Net Eq. 11.
     """
     score, _ = curves.contourness(heat, sigma)
-    return (far_loss(heat, chain, reach, alpha) + weights[0] * landmark_loss(score, chain, on, reading)
-            + weights[1] * line_loss(score, chain, reach, reading=reading))
+    best = round(curves.ideal(sigma), 2)                                                 # the paper's 4.92 at 2
+    return (far_loss(heat, chain, reach, alpha, printed)
+            + weights[0] * landmark_loss(score, chain, on, reading, best)
+            + weights[1] * line_loss(score, chain, reach, reading=reading, per_pixel=per_pixel, best=best))
 
 
 def sample(maps: Tensor, points: Tensor, reading: str = "bilinear") -> Tensor:
     """Values of (..., H, W) maps at (..., M, 2) points, bilinear or bicubic, 0 outside: (..., M); differentiable."""
     height, width = maps.shape[-2:]
-    grid = (2 * points + 1) / points.new_tensor([width, height]) - 1                     # [-0.5, w - 0.5] -> [-1, 1]
+    x, y = points.unbind(-1)
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)          # [-0.5, w - 0.5] -> [-1, 1]
     flat = F.grid_sample(maps.reshape(-1, 1, height, width), grid.reshape(-1, 1, *grid.shape[-2:]).to(maps.dtype),
                          reading, align_corners=False)
     return flat.view(points.shape[:-1])
@@ -370,10 +383,9 @@ def chains(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
                          f"got {tuple(landmarks.shape)}")
     rows = [table.curves[name] for name in markups.CONTOURS]
     longest, anchors = max(map(len, rows)), set(table.anchors.values())
-    index = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows])
-    on = torch.tensor([[i < len(row) and row[min(i, len(row) - 1)] not in anchors for i in range(longest)]
-                       for row in rows])
-    return landmarks[..., index.to(landmarks.device), :], on.to(landmarks.device)
+    index = tuple((*row, *[row[-1]] * (longest - len(row))) for row in rows)
+    on = tuple(tuple(i < len(row) and row[min(i, len(row) - 1)] not in anchors for i in range(longest)) for row in rows)
+    return landmarks[..., constant(index, landmarks.device), :], constant(on, landmarks.device)
 
 
 def anchors_of(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
@@ -382,8 +394,8 @@ def anchors_of(landmarks: Tensor, markup: str = "68") -> tuple[Tensor, Tensor]:
     The paper takes all its anchors from the 68 landmarks of 300-W; the two iris centres are not among them.
     """
     known = markups.get(markup).anchors
-    has = torch.tensor([name in known for name in markups.ANCHORS], device=landmarks.device)
-    index = torch.tensor([known.get(name, 0) for name in markups.ANCHORS], device=landmarks.device)
+    has = constant(tuple(name in known for name in markups.ANCHORS), landmarks.device)
+    index = constant(tuple(known.get(name, 0) for name in markups.ANCHORS), landmarks.device)
     return landmarks[..., index, :] * has[:, None], has
 
 
@@ -461,6 +473,11 @@ class TwoDomains(Dataset):
                    "contours": torch.full((CONTOURS, CONTOUR_POINTS, 2), torch.nan)}
         return unknown | item | {"synthetic": torch.tensor(float(index % 2))}
 
+    def order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """All items once, shuffled, but real and rendered in turn: every batch of an even size has halves."""
+        real, rendered = (rng.permutation(len(self) // 2) for _ in self.parts)
+        return np.stack([2 * real, 2 * rendered + 1], 1).ravel()
+
 
 def lines_loss(markup: str = "68", exact: str = "never", config: AceConfig = LITE) -> Callable:
     """Eq. 3 for every image: the loss of Line and Line*.
@@ -478,83 +495,102 @@ def lines_loss(markup: str = "68", exact: str = "never", config: AceConfig = LIT
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        synthetic = batch["synthetic"].bool()
+        fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
         where = {"never": None, "synthetic": synthetic, "always": torch.ones_like(synthetic)}[exact]
-        target, known = _targets(batch, markup, outputs[-1].shape[-1], sigma, where)
+        target, known = _targets(batch, markup, fine.shape[-1], sigma, where)
         return {"coarse": _coarse(outputs, batch, markup, sigma, alpha),
-                "fine": full_loss(target, outputs[-1].float(), alpha, known[..., None, None]).mean()}
+                "fine": full_loss(target, fine, alpha, known[..., None, None]).mean()}
     return loss
 
 
 def points_loss(config: AceConfig = LITE) -> Callable:
     """Eq. 3 on one map for each of 68 landmarks: the loss of Lmk-line."""
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        targets = (heatmaps.encode(_on_map(batch["landmarks"], batch, maps), maps.shape[-1], config.sigma, "parabola")
+        targets = (_peaks(_on_map(batch["landmarks"], batch, maps.shape[-1]), maps.shape[-1], config.sigma)
                    for maps in outputs)
         return sum(full_loss(target, maps.float(), config.alpha).mean() for target, maps in zip(targets, outputs))
     return loss
 
 
 def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float, float] = WEIGHTS,
-             reading: str = "bilinear") -> Callable:
+             reading: str = "bilinear", printed: bool = False, per_pixel: int = 3, in_turn: bool = False) -> Callable:
     """The loss of ACE-Net: Eq. 3 on rendered faces; on real ones Eq. 3 for the anchors, Eq. 11 for the contours.
 
     Args:
+        markup: of the landmarks of real faces, "68", or "36" of the same 68.
         config: of the network, for its ``sigma``, ``reach`` and ``alpha``.
         weights, reading: as in ``weak_loss``.
+        printed: Eq. 3 and 9 as printed, see ``full_loss``.
+        per_pixel: as in ``line_loss``.
+        in_turn: every batch is real, rendered, real, ... as ``TwoDomains.order`` has it, so that each loss needs to see
+            one half of it only. Otherwise both losses look at all faces, and half of what they find does not count.
+
+    Returns:
+        a loss for ``training.fit``, on batches of ``TwoDomains``; NaN for batches that are not ``in_turn`` and should.
     """
-    sigma, alpha, reach = config.sigma, config.alpha, config.reach
+    sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
-        losses = {"coarse": _coarse(outputs, batch, markup, sigma, alpha)}
-        if synthetic.any():
-            some = {k: v[synthetic] for k, v in batch.items()}
-            target, _ = _targets(some, markup, fine.shape[-1], sigma, some["synthetic"].bool())
-            losses["full"] = full_loss(target, fine[synthetic], alpha).sum() / len(fine)
-        if not synthetic.all():
-            some, heat = {k: v[~synthetic] for k, v in batch.items()}, fine[~synthetic]
-            landmarks = _landmarks(some, markup, fine)
-            anchors, has = anchors_of(landmarks, markup)
-            chain, on = chains(landmarks, markup)
-            target = heatmaps.encode(anchors, fine.shape[-1], sigma, "parabola")
-            losses["anchors"] = full_loss(target, heat[:, :ANCHORS], alpha, has[:, None, None]).sum() / len(fine)
-            losses["weak"] = weak_loss(heat[:, ANCHORS:], chain, on, reach, sigma, weights, alpha,
-                                       reading).mean(1).sum() / len(fine)
-        return losses
+        fine, share = outputs[-1].float(), batch["synthetic"].float() / len(batch["synthetic"])
+        size, even, odd = fine.shape[-1], slice(0, None, 2 if in_turn else 1), slice(int(in_turn), None, 1 + in_turn)
+        drawn = {name: batch[name][odd] for name in ("image", "anchors", "contours")}
+        full = full_loss(_true(drawn, size, sigma), fine[odd], alpha, printed=printed)                   # (B',)
+
+        landmarks = _landmarks({name: batch[name][even] for name in ("image", "landmarks")}, markup, size)
+        anchors, has = anchors_of(landmarks, markup)
+        chain, on = chains(landmarks, markup)
+        sharp = full_loss(_peaks(anchors, size, sigma), fine[even, :ANCHORS], alpha, has[:, None, None], printed)
+        weak = weak_loss(fine[even, ANCHORS:], chain, on, config.reach, sigma, weights, alpha, reading, printed,
+                         per_pixel).mean(1)
+        real, rendered = 1 / len(share) - share[even], share[odd]                                        # or 0
+        if in_turn:                                                 # a face that is in the wrong half makes all NaN
+            wrong = (real == 0).sum() + (rendered == 0).sum()
+            real = torch.where(wrong == 0, real, torch.nan)
+        return {"coarse": _coarse(outputs, batch, markup, sigma, alpha, printed), "full": full @ rendered,
+                "anchors": sharp @ real, "weak": weak @ real}
     return loss
 
 
-def _coarse(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], markup: str, sigma: float,
-            alpha: float) -> Tensor:
+def _coarse(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], markup: str, sigma: float, alpha: float,
+            printed: bool = False) -> Tensor:
     """Eq. 3 on the coarse maps, against lines for every image (appendix B)."""
     target, has = _targets(batch, markup, outputs[0].shape[-1], sigma, None)
-    return sum(full_loss(target, maps.float(), alpha, has[..., None, None]).mean() for maps in outputs[:-1])
+    return sum(full_loss(target, maps.float(), alpha, has[..., None, None], printed).mean() for maps in outputs[:-1])
 
 
 def _targets(batch: Mapping[str, Tensor], markup: str, size: int, sigma: float,
              exact: Tensor | None) -> tuple[Tensor, Tensor]:
     """Target maps (B, 25, size, size) and which of them are known (B, 25): lines, or true contours where ``exact``."""
-    like = batch["image"].new_empty(1, 1, size, size)
-    landmarks = _landmarks(batch, markup, like)
+    landmarks = _landmarks(batch, markup, size)
     anchors, has = anchors_of(landmarks, markup)
+    lines, _ = chains(landmarks, markup)
     has = has.expand(len(anchors), -1)
-    chain, _ = chains(landmarks, markup)
-    lines = curves.encode(chain, size, sigma)
-    if exact is not None and exact.any():
-        anchors = torch.where(exact[:, None, None], _on_map(batch["anchors"], batch, like), anchors)
+    if exact is not None:                                          # choose before anything is drawn: half the work
+        anchors = torch.where(exact[:, None, None], _on_map(batch["anchors"], batch, size).nan_to_num(), anchors)
+        true = _on_map(batch["contours"], batch, size).nan_to_num()
+        rest = lines[..., -1:, :].expand(-1, -1, true.shape[-2] - lines.shape[-2], -1)
+        lines = torch.where(exact[:, None, None, None], true, torch.cat([lines, rest], -2))
         has = has | exact[:, None]
-        true = curves.encode(_on_map(batch["contours"], batch, like).nan_to_num(), size, sigma)
-        lines = torch.where(exact[:, None, None, None], true, lines)
     known = torch.cat([has, has.new_ones(len(has), CONTOURS)], 1)
-    return torch.cat([heatmaps.encode(anchors, size, sigma, "parabola"), lines], 1), known
+    return torch.cat([_peaks(anchors, size, sigma), curves.encode(lines, size, sigma, check=False)], 1), known
 
 
-def _landmarks(batch: Mapping[str, Tensor], markup: str, maps: Tensor) -> Tensor:
-    """Landmarks of ``markup`` among the 68 of the batch, in pixels of ``maps``."""
-    landmarks = _on_map(batch["landmarks"], batch, maps)
-    return landmarks if markup == "68" else landmarks[:, list(markups.SPARSE)]
+def _true(batch: Mapping[str, Tensor], size: int, sigma: float) -> Tensor:
+    """Target maps (B, 25, size, size) of faces whose contours are known, and of others anything finite."""
+    anchors, lines = (_on_map(batch[name], batch, size).nan_to_num() for name in ("anchors", "contours"))
+    return torch.cat([_peaks(anchors, size, sigma), curves.encode(lines, size, sigma, check=False)], 1)
 
 
-def _on_map(points: Tensor, batch: Mapping[str, Tensor], maps: Tensor) -> Tensor:
-    return heatmaps.to_heatmap(points, tuple(batch["image"].shape[-2:]), tuple(maps.shape[-2:]))
+def _peaks(points: Tensor, size: int, sigma: float) -> Tensor:
+    """Maps of points, Eq. 1."""
+    return heatmaps.encode(points, size, sigma, "parabola", check=False)
+
+
+def _landmarks(batch: Mapping[str, Tensor], markup: str, size: int) -> Tensor:
+    """Landmarks of ``markup`` among the 68 of the batch, in pixels of maps of that size."""
+    landmarks = _on_map(batch["landmarks"], batch, size)
+    return landmarks if markup == "68" else landmarks[:, constant(tuple(markups.SPARSE), landmarks.device)]
+
+
+def _on_map(points: Tensor, batch: Mapping[str, Tensor], size: int) -> Tensor:
+    return heatmaps.to_heatmap(points, tuple(batch["image"].shape[-2:]), size)

@@ -7,7 +7,7 @@ Points (x, y) in 0-based pixel centres of the map unless said. Levels i, j count
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from facealign_lite.nets import (
     Residual,
     ResNet,
     ResNetConfig,
+    constant,
     landmark_loss,
     mse_loss,
     read_maps,
@@ -41,7 +42,8 @@ TINY = 1e-6
 
 # ---- boundaries ----------------------------------------------------------------------------------------------------
 
-def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma: float = 1.0) -> Tensor:
+def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma: float = 1.0,
+                  check: bool = True) -> Tensor:
     """Heatmaps of the 15 boundaries, and of their union: exp(-d^2 / 2 sigma^2) of the distance d, 0 from 3 sigma on.
 
     Args:
@@ -49,6 +51,7 @@ def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma:
         markup: "98", "68", "36", "29" or "19".
         size: of the maps, one side or (height, width).
         sigma: > 0, map pixels; 1 on maps of 64.
+        check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
 
     Returns:
         (..., 16, H, W) in [0, 1].
@@ -60,11 +63,12 @@ def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma:
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    lines = boundary_curves(landmarks, markup)
-    distance = torch.stack([contours.distances(line, size, REACH * sigma) for line in lines], -3)   # (..., 15, H, W)
+    nearest = {k: each for rows, lines in _alike(landmarks, markup)
+               for k, each in zip(rows, contours.distances(lines, size, REACH * sigma, check).unbind(-3))}
+    distance = torch.stack([nearest[k] for k in range(len(nearest))], -3)                       # (..., 15, H, W)
     distance = torch.cat([distance, distance.amin(-3, keepdim=True)], -3)                       # the union: the nearest
     heat = torch.exp(-distance.square() / (2 * sigma**2))
-    return torch.where(distance < REACH * sigma * (1 - TINY), heat, torch.zeros_like(heat))
+    return torch.where(distance >= REACH * sigma * (1 - TINY), 0.0, heat)                       # NaN is not overlooked
 
 
 def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
@@ -72,11 +76,20 @@ def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
 
     A boundary of one landmark is a line of no length. Raises as ``boundary_maps``.
     """
+    found = {k: line for rows, lines in _alike(landmarks, markup) for k, line in zip(rows, lines.unbind(-3))}
+    return [found[k] for k in range(len(found))]
+
+
+def _alike(landmarks: ArrayLike | Tensor, markup: str) -> Iterator[tuple[list[int], Tensor]]:
+    """Boundaries with equally many landmarks at a time: which of the 15 they are, and their lines (..., n, M, 2)."""
     points = landmarks if isinstance(landmarks, Tensor) else torch.as_tensor(np.asarray(landmarks, np.float64))
     chains, count = markups.boundaries(markup), markups.get(markup).count
     if points.shape[-2:] != (count, 2):
         raise ValueError(f"landmarks of markup {markup!r} must be (..., {count}, 2), got {tuple(points.shape)}")
-    return [smooth(points[..., list(chain), :], max(4, PIECES // max(1, len(chain) - 1))) for chain in chains]
+    for long in sorted(set(map(len, chains))):
+        rows = [k for k, chain in enumerate(chains) if len(chain) == long]
+        index = constant(tuple(tuple(chains[k]) for k in rows), points.device)
+        yield rows, smooth(points[..., index, :], max(4, PIECES // max(1, long - 1)))
 
 
 def smooth(points: Tensor, steps: int) -> Tensor:
@@ -472,7 +485,7 @@ def boundary_loss(markup: str = "68", config: TabConfig = LITE) -> Callable:
 def boundary_targets(batch: Mapping[str, Tensor], markup: str, size: tuple[int, int], sigma: float = 1.0) -> Tensor:
     """Boundary maps (B, 16, H, W) of a batch of crops."""
     points = heatmaps.to_heatmap(batch["landmarks"], tuple(batch["image"].shape[-2:]), size)
-    return boundary_maps(points, markup, size, sigma)
+    return boundary_maps(points, markup, size, sigma, check=False)
 
 
 def transform_loss(config: TabConfig = LITE) -> Callable:

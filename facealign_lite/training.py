@@ -14,12 +14,12 @@ import numbers
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -40,6 +40,7 @@ WARM = 3                       # steps on a GPU before the capture: libraries ch
 AHEAD = 4                      # batches whose draws are made in advance
 PATIENCE = timedelta(minutes=5)  # that processes of one launch wait for each other
 
+Result = TypeVar("Result")
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
 
 
@@ -131,44 +132,35 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             process trains in the same folder, or a loss, gradient or weight is not finite.
         OSError: if the checkpoint cannot be written; the one before stays.
     """
-    return fit_together([(model, data, loss, config)], resume, progress)[0]
+    return complete(steps(model, data, loss, config, resume, progress))
 
 
-def fit_together(runs: Sequence[tuple[nn.Module, Any, Loss, TrainConfig]], resume: bool = False,
-                 progress: bool = True) -> list[list[dict[str, float]]]:
-    """Several runs as ``fit`` would do each, step by step in turn; on a GPU beside each other, a stream for each.
+def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
+          resume: bool = False, progress: bool = True) -> Generator[int, None, list[dict[str, float]]]:
+    """As ``fit``, step by step: a generator of the steps done that returns the history.
 
-    A small network leaves most of a card idle, and processes share a card by taking turns; streams of one process run
-    at the same time (measured in ``benchmarks/training.py``). Each run ends with the numbers that it has alone, but for
-    dropout on a GPU, whose dice they share.
-
-    Args:
-        runs: (model, data, loss, config), as for ``fit``; each model is another object.
-
-    Returns:
-        the history of each.
-
-    Raises:
-        as ``fit``, and then no run goes on.
+    So several runs can go on in turn, and on a GPU beside each other, each on a stream of its own: a small network
+    leaves most of a card idle, and processes share a card by taking turns (measured in ``benchmarks/training.py``).
+    Each run ends with the numbers that it has alone.
     """
-    if not runs or len({id(model) for model, *_ in runs}) < len(runs):
-        raise ValueError(f"runs must be at least one, each of another model, got {len(runs)}")
-    for _, data, _, config in runs:
-        if len(data) == 0:
-            raise ValueError("data must not be empty")
-        if resume and config.out is None:
-            raise ValueError("resume needs config.out, got None")
-    with torch.random.fork_rng(), contextlib.ExitStack() as held:
-        going = []
-        for model, data, loss, config in runs:
-            run = _Run(model, data, loss, config)
-            if config.out is not None and run.rank == 0:
-                held.enter_context(hold(Path(config.out) / ".lock"))
-            going.append((run, run.go(resume, progress)))
-        left = going
-        while left:
-            left = [(run, steps) for run, steps in left if next(steps, None) is not None]
-        return [run.history for run, _ in going]
+    if len(data) == 0:
+        raise ValueError("data must not be empty")
+    if resume and config.out is None:
+        raise ValueError("resume needs config.out, got None")
+    run = _Run(model, data, loss, config)
+    alone = hold(Path(config.out) / ".lock") if config.out is not None and run.rank == 0 else contextlib.nullcontext()
+    with alone:
+        yield from run.go(resume, progress)
+    return run.history
+
+
+def complete(going: Generator[int, None, Result]) -> Result:
+    """Run ``steps``, or what yields from them, to the end; what is returned there."""
+    while True:
+        try:
+            next(going)
+        except StopIteration as end:
+            return end.value
 
 
 @torch.inference_mode()
@@ -241,7 +233,7 @@ class _Run:
         self.fixed: dict[str, Tensor] = {}                                      # where the graph finds what it is given
 
     def go(self, resume: bool, progress: bool) -> Iterator[int]:
-        """Train; yields after every step, the last included."""
+        """Train; yields after every step."""
         config, model = self.config, self.model
         start = self.begin(resume)
         if self.cuda:
@@ -258,7 +250,7 @@ class _Run:
         batches = self.batches(start)
         for step in range(start, config.steps):
             given = next(batches)
-            with self.on_stream():
+            with torch.random.fork_rng([self.device] if self.cuda else []), self.on_stream():
                 self.prepare(step)
                 if capture and step == start + WARM:
                     capture = self.record(parallel, given)
@@ -275,8 +267,7 @@ class _Run:
                 if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
                     self.save(done)
             bar.update()
-            if done < config.steps:
-                yield done
+            yield done
         bar.close()
         batches.close()
         self.graph, self.fixed = None, {}
@@ -286,8 +277,7 @@ class _Run:
         self.agree()
         model.eval()
         if self.cuda:
-            torch.cuda.synchronize(self.device)
-        yield config.steps
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)     # whoever reads the weights waits
 
     def begin(self, resume: bool) -> int:
         """Take up the checkpoint, or see that there is none; the steps done."""
@@ -426,9 +416,8 @@ class _Run:
         """This process's share of the batches from step ``start`` on; of batched data, their draws."""
         order = _Order(len(self.data), self.config, start, self.rank, self.world)
         if not _is_batched(self.data):
-            loader = DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
-                                pin_memory=self.cuda)
-            yield from loader
+            yield from DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
+                                  pin_memory=self.cuda, generator=torch.Generator())     # leaves the caller its dice
             return
 
         def draw(keys: list[tuple[int, int]]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -515,12 +516,95 @@ def test_half_a_batch_weighs_half():
     """The parts of ace_loss are means over the whole batch: a rendered face counts the same beside any other."""
     maps, batch = toy_maps(), random_batch()
     both = LOSSES["ace"](maps, batch)
-    alone = {}
-    for half in (0, 1):
-        pick = batch["synthetic"] == half
-        alone |= LOSSES["ace"]([one[pick] for one in maps], {k: v[pick] for k, v in batch.items()})
-    for part in ("full", "anchors", "weak"):
-        torch.testing.assert_close(both[part], alone[part] / 2)
+    real, rendered = ({part: value / 2 for part, value in LOSSES["ace"](
+        [one[half::2] for one in maps], {k: v[half::2] for k, v in batch.items()}).items()} for half in (0, 1))
+    assert real["full"] == rendered["anchors"] == rendered["weak"] == 0
+    for part in ("coarse", "full", "anchors", "weak"):
+        torch.testing.assert_close(both[part], real[part] + rendered[part])
+
+
+@pytest.mark.parametrize("markup", ["68", "36"])
+def test_a_batch_in_turn_needs_half_the_work_and_has_the_same_loss_and_gradient(markup):
+    batch = random_batch(6)
+    batch["contours"][::2] = batch["anchors"][::2] = torch.nan                       # as TwoDomains has it
+    found = []
+    for in_turn in (False, True):
+        maps = [one.requires_grad_() for one in toy_maps(count=6)]
+        value = acenet.ace_loss(markup, in_turn=in_turn)(maps, batch)
+        total(value).backward()
+        found.append((value, [one.grad for one in maps]))
+    torch.testing.assert_close(*found)
+    for bad in (1 - batch["synthetic"], torch.tensor([0.0, 1, 1, 0, 0, 1]), torch.zeros(6), torch.ones(6)):
+        value = acenet.ace_loss(markup, in_turn=True)(toy_maps(count=6), random_batch(6) | {"synthetic": bad})
+        assert total(value).isnan()                                                  # and training stops
+
+
+def test_an_order_in_turn_is_one_of_all_items():
+    data = acenet.TwoDomains(Toys("real", 3), Toys("rendered", 5, True))
+    orders = [data.order(np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    for order in orders:
+        assert sorted(order) == list(range(10)) and [data[i]["synthetic"].item() for i in order] == [0, 1] * 5
+    assert orders[0].tolist() == orders[1].tolist() != orders[2].tolist()
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "printed", "in_turn"])
+def test_a_step_can_be_captured(name):
+    batch = random_batch()
+    batch["contours"][::2] = batch["anchors"][::2] = torch.nan if name != "all_exact" else 0.0
+    model = acenet.AceNet(replace(TOY, maps=68 if name == "points" else 25))
+    loss = (LOSSES | {"printed": acenet.ace_loss(printed=True), "in_turn": acenet.ace_loss(in_turn=True)})[name]
+    assert_capturable(lambda: loss(model(batch["image"]), batch))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_losses_take_their_lengths_from_the_config():
+    """A network of another size learns with its own D and sigma."""
+    batch, maps = random_batch(), toy_maps()
+    landmarks = heatmaps.to_heatmap(batch["landmarks"][::2], 64, 32)
+    chain, on = acenet.chains(landmarks)
+    for config in (replace(acenet.LITE, sigma=1.0, reach=2.0, alpha=20.0), replace(acenet.LITE, reach=6.0)):
+        found = acenet.ace_loss(config=config, per_pixel=1)(maps, batch)
+        wanted = acenet.weak_loss(maps[-1][::2, 12:], chain, on, config.reach, config.sigma, alpha=config.alpha)
+        torch.testing.assert_close(found["weak"], wanted.mean(1).sum() / 4)
+        target = torch.cat([heatmaps.encode(heatmaps.to_heatmap(batch["anchors"][1::2], 64, 32), 32, config.sigma,
+                                            "parabola"),
+                            contours.encode(heatmaps.to_heatmap(batch["contours"][1::2], 64, 32), 32, config.sigma)], 1)
+        wanted = acenet.full_loss(target, maps[-1][1::2], config.alpha).sum() / 4
+        torch.testing.assert_close(found["full"], wanted)
+        everywhere = acenet.lines_loss(exact="synthetic", config=config)(
+            [one[1::2] for one in maps], {k: v[1::2] for k, v in batch.items()})
+        torch.testing.assert_close(everywhere["fine"], 2 * wanted)
+
+
+def test_printed_losses_are_those_over_the_root_of_the_number_of_pixels():
+    """Eq. 3 and 9 as printed; Eq. 7 and 8 are means and stay: this is what makes them so unequal."""
+    batch, maps = random_batch(), toy_maps()
+    ours, printed = (acenet.ace_loss(weights=(0, 0), printed=p)(maps, batch) for p in (False, True))
+    for part, pixels in (("full", 25 * 32**2), ("anchors", 12 * 32**2), ("weak", 32**2), ("coarse", 25 * 8**2)):
+        torch.testing.assert_close(printed[part], ours[part] / pixels**0.5)
+    rest = [acenet.ace_loss(printed=p)(maps, batch)["weak"] - one["weak"] for p, one in ((0, ours), (1, printed))]
+    torch.testing.assert_close(*rest, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0, 3.0])
+def test_the_best_score_goes_with_sigma(sigma):
+    """An exact contour of any width costs nothing at its landmarks and along its line, and no heat costs 0.9."""
+    chain = rows(24.0, start=16, step=4)
+    heat = contours.encode(torch.tensor([[[0.0, 24], [47, 24]]], dtype=torch.float64), SIZE, sigma)
+
+    def charged(maps):
+        far, *both = (acenet.weak_loss(maps, chain, None, 6.0, sigma, w).item() for w in ((0, 0), (1, 0), (0, 1)))
+        return [one - far for one in both]
+    assert charged(heat) == pytest.approx([0, 0], abs=2e-3)
+    assert charged(torch.zeros_like(heat)) == pytest.approx([1 - 2 ** (-4.92 / 1.5)] * 2, abs=1e-6)
+
+
+def test_smaller_steps_across_find_more_of_the_ridge():
+    """A contour between two rows of pixels, seen from a line that is oblique to it: more places, the old among them."""
+    score, _ = contours.contourness(line_map(24.37), 2.0)
+    chain = torch.tensor([[[8.0, 22.1], [40, 26.3]]], dtype=torch.float64)
+    lost = [acenet.line_loss(score, chain, 3.0, per_pixel=n).item() for n in (1, 3, 9, 81)]
+    assert lost[0] > lost[1] > lost[2] > lost[3] > 0
 
 
 def test_line_targets_are_drawn_through_the_landmarks():

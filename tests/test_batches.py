@@ -71,7 +71,7 @@ def test_faces_are_averaged_down_like_those_one_at_a_time():
     one, many = Crops(faces, 64), BatchedCrops(faces, 64)
     assert many.levels == 2
     seen = batch(many, [(0, i) for i in range(6)])["image"]
-    assert (seen - torch.stack([one[i]["image"] for i in range(6)])).abs().mean() * 255 < 0.5
+    assert (seen - torch.stack([one[i]["image"] for i in range(6)])).abs().mean() * 255 < 1
 
 
 @pytest.mark.parametrize("size", [64, 24])
@@ -158,11 +158,10 @@ def test_draws_have_one_shape_and_batches_stay_pictures():
 
 def test_a_gpu_would_make_the_same_crops(monkeypatch):
     """A GPU computes every effect for all and chooses then; here a CPU does it so."""
-    from facealign_lite.data import batches
     crops = BatchedCrops(toys(6, size=64), 48, Augmentation())
     keys = [(epoch, i) for epoch in range(4) for i in range(6)]
     some = batch(crops, keys)["image"]
-    monkeypatch.setattr(batches, "_where", lambda on, effect, image, *numbers: torch.where(
+    monkeypatch.setattr(effects, "apply", lambda on, effect, image, *numbers: torch.where(
         on.view(-1, 1, 1, 1), effect(image, *numbers), image))
     torch.testing.assert_close(batch(crops, keys)["image"], some, rtol=0, atol=1e-5)
 
@@ -412,7 +411,8 @@ def test_occluders_are_filled_with_what_was_asked_for():
     sides, turn = torch.full((3, 2, 2), 12.0), torch.tensor([1.0, 0.0]).expand(3, 2, 2)
     rolls = torch.tensor([[[3.0, 31.0], [0.0, 0.0]]]).expand(3, -1, -1)
     shape, key = torch.tensor([[1.0, 0.0]]).expand(3, -1), torch.tensor([5, 6, 7], dtype=torch.int32)
-    seen = effects.occlude(image, kinds, place, sides, turn, shape, torch.full((3, 2, 1), 0.25), rolls, key, other)
+    seen = effects.occlude(image, kinds, place, sides, turn, shape, torch.full((3, 2, 1), 0.25), rolls, key,
+                           lambda rows: other[rows], torch.arange(3))
     circle, box = (effects.covered(size, place[:, k], sides[:, k], turn[:, k], shape[:, k])[:, None] for k in (0, 1))
     rolled = torch.from_numpy(np.roll(other.numpy(), (3, 31), (2, 3)))
     box = box & torch.tensor([True, True, False])[:, None, None, None]

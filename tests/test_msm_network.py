@@ -384,8 +384,9 @@ def test_straightening_a_batch_and_the_losses_can_be_captured():
     assert_capturable(lambda: msm.straight_batch(batch["image"], batch["landmarks"], uniforms, mean))
     regression = msm.RegressionNet(msm.RegressionConfig(width=2))
     assert_capturable(lambda: msm.point_loss(regression(batch["image"]), batch))
-    heat = msm.HeatNet(TINY)
-    assert_capturable(lambda: heat(batch["image"]))
+    heat, whole = msm.HeatNet(TINY), msm.Msm()
+    assert_capturable(lambda: landmark_loss(heat(batch["image"]), batch))
+    assert_capturable(lambda: whole(batch["image"]))
 
 
 def test_decoding_and_the_map_share_the_convention():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -366,6 +367,31 @@ def test_losses_are_finite_on_flat_maps_and_wrong_names_are_refused():
         assert maps.grad.isfinite().all() and maps.grad.abs().max() > 0
     with pytest.raises(ValueError, match="markup"):
         tab.boundary_loss("194")
+
+
+@pytest.mark.parametrize("stem", tab.STEMS)
+@pytest.mark.parametrize("markup", ["98", "68", "29", "19"])
+def test_a_step_of_stage_one_can_be_captured(markup, stem):
+    model, item = tab.SCBE(replace(TOY, stem=stem)), batch(landmarks=markups.get(markup).count)
+    loss = tab.boundary_loss(markup)
+    assert_capturable(lambda: loss(model(item["image"]), item))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("reading", tab.LOSSES)
+@pytest.mark.parametrize("scales", ["multi", "single"])
+def test_a_step_of_stage_two_can_be_captured(reading, scales):
+    config = replace(TOY, reading=reading, scales=scales)
+    model, item = tab.TAB(config).freeze().train(), batch()
+    assert_capturable(lambda: tab.transform_loss(config)(model(item["image"]), item))
+    assert all((p.grad is not None) == name.startswith("balt.") for name, p in model.named_parameters())
+
+
+def test_a_lost_landmark_stops_the_training():
+    """A loss does not look for NaN, but neither does it overlook it."""
+    model, item = tab.SCBE(TOY), batch()
+    item["landmarks"][1, 30] = torch.nan
+    assert tab.boundary_loss()(model(item["image"]), item).isnan()
 
 
 def test_the_loss_of_stage_one_is_none_on_the_true_maps():

@@ -22,10 +22,10 @@ from facealign_lite.training import (
     CHECKPOINT,
     TrainConfig,
     fit,
-    fit_together,
     learning_rate,
     read_checkpoint,
     reestimate_normalization,
+    steps,
 )
 
 HERE = Path(__file__).parent
@@ -181,11 +181,17 @@ def test_each_group_is_clipped_by_itself(monkeypatch):
 def test_runs_side_by_side_end_as_they_do_alone():
     configs = [CONFIG, replace(CONFIG, steps=23, seed=5), replace(CONFIG, steps=31, lr=0.01)]
     together = [toy_model() for _ in configs]
-    histories = fit_together([(model, Toy(), toy_loss, config) for model, config in zip(together, configs)],
-                             progress=False)
-    for model, history, config in zip(together, histories, configs):
+    going = {model: steps(model, Toy(), toy_loss, config, progress=False) for model, config in zip(together, configs)}
+    histories = {}
+    while going:
+        for model, run in list(going.items()):
+            try:
+                next(run)
+            except StopIteration as end:
+                histories[model] = going.pop(model) and end.value
+    for model, config in zip(together, configs):
         alone, rows = train(config)
-        assert same(model, alone) and rows == history
+        assert same(model, alone) and rows == histories[model]
 
 
 class Batched(Toy):
@@ -428,7 +434,7 @@ def test_two_runs_in_one_folder(tmp_path):
         limit = time.monotonic() + 120
         while time.monotonic() < limit and not (tmp_path / CHECKPOINT).exists():
             time.sleep(0.01)
-        with pytest.raises(ValueError, match=f"in use by process {process.pid}"):
+        with pytest.raises(ValueError, match=f"held by process {process.pid}"):
             train(replace(CONFIG, out=tmp_path), resume=True)
     finally:
         process.kill()

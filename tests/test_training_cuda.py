@@ -10,7 +10,7 @@ from torch import nn
 from toy_run import CONFIG, Toy, toy_loss, toy_model, train
 
 from facealign_lite.nets import HourglassConfig, StackedHourglass, landmark_loss
-from facealign_lite.training import CHECKPOINT, fit, fit_together, read_checkpoint
+from facealign_lite.training import CHECKPOINT, fit, read_checkpoint, steps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CARD = replace(CONFIG, device="cuda", amp="off")
@@ -98,7 +98,9 @@ def test_what_cannot_be_captured_is_said_once_and_trained_all_the_same(waits):
 def test_runs_on_streams_of_their_own():
     configs = [CARD, replace(CARD, steps=23, seed=5), replace(CARD, steps=31, lr=0.01)]
     together = [toy_model(drop=0) for _ in configs]
-    fit_together([(model, OnCard(), toy_loss, config) for model, config in zip(together, configs)], progress=False)
+    going = [steps(model, OnCard(), toy_loss, config, progress=False) for model, config in zip(together, configs)]
+    while going:
+        going = [run for run in going if next(run, None) is not None]
     for model, config in zip(together, configs):
         close(model, train(config, toy_model(drop=0), data=OnCard())[0])
 

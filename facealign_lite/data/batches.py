@@ -168,13 +168,12 @@ class BatchedCrops:
             seen = self.pack["visibility"].index_select(0, index).float()
             mirrored = _determinant(matrix) < 0
             seen = torch.where(mirrored[:, None], seen.index_select(1, self.pack["flip"]), seen)
-        return {"image": image - 0.5, "visibility": seen, "matrix": matrix, "index": index, **known}
+        return {"image": image.sub_(0.5), "visibility": seen, "matrix": matrix, "index": index, **known}
 
     def _planes(self, index: Tensor) -> Tensor:
         """Whole images (B, C, H, W) of grey levels, float32."""
-        images = self.pack["images"].index_select(0, index)
-        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return images.to(torch.float32, memory_format=torch.contiguous_format)
+        images = self.pack["images"].index_select(0, index).float()
+        return images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
 
     def _points(self, name: str, flip: str, draws: Mapping[str, Tensor]) -> Tensor:
         """Points moved along, (B, K, ..., 2) float32; K change names in the mirror."""
@@ -188,38 +187,34 @@ class BatchedCrops:
         """``Augmentation.photometry`` of crops (B, C, S, S) of grey levels, in [0, 1]."""
         number, key, size = self.named(draws["numbers"]), draws["key"], self.size
         one = {name: column[:, 0] for name, column in number.items()}
+        apply = effects.apply
         image = effects.tone(image, number["gain"], one["exponent"], one["inverted"])
-        image = _where(number["amount"].abs().amax(1) > 0, effects.ramp, image, number["ramp"], number["amount"],
-                       one["edge"], one["steep"])
-        kinds, rolls = number["kinds"], number["rolls"].unflatten(1, (2, 2))
-        pairs = [number[name].unflatten(1, (2, 2)) for name in ("place", "sides", "turn")]
-        tones = number["tones"].unflatten(1, (2, self.channels))
-        image = _where(kinds.amax(1) > 0, self._occlude, image, kinds, *pairs, number["ellipse"], tones, rolls, key,
-                       draws["other"])
-        image = _where(one["blur"] > 0, lambda x, sigma: effects.separable(x, effects.gaussian_matrix(size, sigma)),
-                       image, one["blur"])
-        reach = _reach(size)
-        image = _where(one["motion"] > 0, lambda x, *streak: effects.filtered(x, effects.streak_kernels(
-            reach, *streak)), image, one["motion"], number["streak"])
-        image = _where(one["small"] > 0, lambda x, *small: effects.separable(x, effects.low_resolution_matrix(
+        image = apply(number["amount"].abs().amax(1) > 0, effects.ramp, image, number["ramp"], number["amount"],
+                      one["edge"], one["steep"])
+        occluders = [number["kinds"], *(number[name].unflatten(1, (2, 2)) for name in ("place", "sides", "turn")),
+                     number["ellipse"], number["tones"].unflatten(1, (2, self.channels)),
+                     number["rolls"].unflatten(1, (2, 2)), key]
+        image = apply(number["kinds"].amax(1) > 0, lambda x, *rest: effects.occlude(
+            x, *rest[:-1], self._whole, rest[-1]), image, *occluders, draws["other"])
+        image = apply(one["blur"] > 0, lambda x, sigma: effects.separable(x, effects.gaussian_matrix(size, sigma)),
+                      image, one["blur"])
+        image = apply(one["motion"] > 0, lambda x, *streak: effects.filtered(x, effects.streak_kernels(
+            _reach(size), *streak)), image, one["motion"], number["streak"])
+        image = apply(one["small"] > 0, lambda x, *small: effects.separable(x, effects.low_resolution_matrix(
             size, *small)), image, one["small"], one["nearest"])
         contrast, offset = one["contrast"].view(-1, 1, 1, 1), one["offset"].view(-1, 1, 1, 1)
-        image = (image - 0.5) * contrast + (0.5 + offset)
+        # (image - 1/2) contrast + 1/2 + offset
+        image = torch.addcmul(0.5 - 0.5 * contrast + offset, image, contrast)
         if self.augment.noise > 0:
             image = image.addcmul_(effects.normal(key, image.shape), one["noise"].view(-1, 1, 1, 1))
-        return _where(one["quality"] > 0, effects.jpeg, image.clamp_(0, 1), one["quality"])
+        return apply(one["quality"] > 0, effects.jpeg, image.clamp_(0, 1), one["quality"])
 
-    def _occlude(self, image: Tensor, kinds: Tensor, *numbers: Tensor) -> Tensor:
-        """``effects.occlude`` with the pixels of other faces, which are fetched where a piece of them is needed."""
-        *numbers, other = numbers
-        pieces = _where((kinds == effects.PIECE).any(1), self._resized, torch.zeros_like(image), other)
-        return effects.occlude(image, kinds, *numbers, pieces)
-
-    def _resized(self, image: Tensor, index: Tensor) -> Tensor:
-        """Whole images as large as a crop."""
+    def _whole(self, index: Tensor) -> Tensor:
+        """Whole images in [0, 1] as large as a crop, (B, C, S, S)."""
         whole = self._planes(index)
-        if whole.shape[-2:] != image.shape[-2:]:
-            whole = F.interpolate(whole, image.shape[-2:], mode="area").round_()
+        if whole.shape[-2:] != (self.size, self.size):
+            rows, columns = (effects.area_matrix(n, self.size, whole.device) for n in whole.shape[-2:])
+            whole = (rows @ whole @ columns.mT).round_()
         return (whole / 255).expand(-1, self.channels, -1, -1)
 
 
@@ -298,45 +293,28 @@ def sample(planes: Tensor, matrix: Tensor, size: int, levels: int = 1) -> Tensor
     Returns:
         (B, C, size, size) float32 of whole numbers.
     """
-    height, width = planes.shape[-2:]
-    (a, b, c), (d, e, f) = matrix.unbind(1)[0].unbind(1), matrix.unbind(1)[1].unbind(1)
+    (a, b, c), (d, e, f) = (row.unbind(1) for row in matrix.unbind(1))
     determinant = a * e - b * d
     back = torch.stack([e, -b, b * f - c * e, -d, a, c * d - a * f], 1) / determinant[:, None]
+    image = _sampled(planes, back, size)
     step = (1 / determinant.abs().sqrt()).floor().clamp(1, levels)
-    # below the image lie its halves, thirds, ...; pixel q of one of them shows image pixel p = (q + 1/2) step - 1/2
-    shrunk, top = [planes], torch.zeros_like(step)
     for n in range(2, levels + 1):
-        padded = F.pad(planes, [0, -width % n, 0, -height % n], mode="replicate")
-        small = F.avg_pool2d(padded, n).round_()
-        shrunk.append(F.pad(small, [0, width - small.shape[-1]]))
-        top = top + (step >= n) * shrunk[-2].shape[-2]
-    atlas = torch.cat(shrunk, 2) if levels > 1 else planes
-    at = torch.arange(size, device=planes.device, dtype=torch.float64)
-
-    def place(row: Tensor, extent: int, offset: Tensor | float, whole: int) -> Tensor:
-        """(B, S, S) places in the atlas, from -1 to 1 over its ``whole`` pixels."""
-        x, y, constant = (row / step[:, None])[:, :, None].unbind(1)                    # (B, 1)
-        constant = constant + (0.5 / step - 0.5)[:, None]
-        along = (x * at + constant).float()[:, None] + (y * at).float()[:, :, None]
-        last = torch.ceil(extent / step).float()[:, None, None] - 1
-        along = along.clamp(min=0).minimum(last)
-        return (along + offset) * (2 / whole) + (1 / whole - 1)
-    grid = torch.stack([place(back[:, :3], width, 0.0, atlas.shape[-1]),
-                        place(back[:, 3:], height, top.float()[:, None, None], atlas.shape[-2])], -1)
-    return F.grid_sample(atlas, grid, padding_mode="border", align_corners=False).round_()
+        image = effects.apply(step == n, lambda _, *which, n=n: _sampled(*which, size, n), image, planes, back)
+    return image.round_()
 
 
-def _where(on: Tensor, effect: Any, image: Tensor, *numbers: Tensor) -> Tensor:
-    """``effect(image, *numbers)`` of the images that are ``on`` (B,), the others as they are.
-
-    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it.
-    """
-    if image.is_cuda:
-        return torch.where(on.view(-1, 1, 1, 1), effect(image, *numbers), image)
-    rows = on.nonzero()[:, 0]
-    if len(rows) == 0:
-        return image
-    return image.index_copy(0, rows, effect(image[rows], *(number[rows] for number in numbers)))
+def _sampled(planes: Tensor, back: Tensor, size: int, step: int = 1) -> Tensor:
+    """Crops of images of which ``step`` x ``step`` pixels are averaged, through (B, 6) maps from crop to image."""
+    if step > 1:
+        missing = [-n % step for n in planes.shape[-2:]]
+        planes = F.pad(planes, [0, missing[1], 0, missing[0]], mode="replicate") if any(missing) else planes
+        planes = F.avg_pool2d(planes, step).round_()
+    # pixel q of the small image shows pixel p = (q + 1/2) step - 1/2, and grid_sample's -1 .. 1 are q = -1/2 .. n - 1/2
+    at, grid = torch.arange(size, device=planes.device, dtype=torch.float32), []
+    for row, n in ((back[:, :3], planes.shape[-1]), (back[:, 3:], planes.shape[-2])):
+        x, y, constant = (row * (2 / step / n)).float()[..., None].unbind(1)            # (B, 1)
+        grid.append((x * at + (constant + (1 / step / n - 1)))[:, None] + (y * at)[..., None])
+    return F.grid_sample(planes, torch.stack(grid, -1), padding_mode="border", align_corners=False)
 
 
 def _grey(image: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ its own. ``tests/test_batches.py`` holds each effect against OpenCV's.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,19 @@ CHROMINANCE = (
     47, 66, 99, 99, 99, 99, 99, 99, *[99] * 32)
 HAIR = 1e-4   # more than the error of a sum of 64 products, less than anyone sees
 NONE, PIECE, NOISE, TONE = range(4)   # what an occluder is filled with
+
+
+def apply(on: Tensor, effect: Callable[..., Tensor], images: Tensor, *numbers: Tensor) -> Tensor:
+    """``effect(images, *numbers)`` of the images that are ``on`` (B,), the others as they are.
+
+    A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it, and in place.
+    """
+    if images.is_cuda:
+        return torch.where(on.view(-1, 1, 1, 1), effect(images, *numbers), images)
+    rows = on.nonzero()[:, 0]
+    if len(rows) == 0:
+        return images
+    return images.index_copy_(0, rows, effect(*(tensor.index_select(0, rows) for tensor in (images, *numbers))))
 
 
 def tone(crops: Tensor, gain: Tensor, exponent: Tensor, inverted: Tensor) -> Tensor:
@@ -69,31 +83,28 @@ def covered(size: int, place: Tensor, sides: Tensor, direction: Tensor, ellipse:
 
 
 def occlude(images: Tensor, kinds: Tensor, place: Tensor, sides: Tensor, direction: Tensor, ellipse: Tensor,
-            tones: Tensor, rolls: Tensor, key: Tensor, others: Tensor) -> Tensor:
+            tones: Tensor, rolls: Tensor, key: Tensor, lend: Callable[..., Tensor], *lent: Tensor) -> Tensor:
     """Cover two turned boxes or ellipses with a piece of another picture, noise or one tone; the second lies on top.
 
     Args:
-        kinds: (B, 2) HAIR = 1e-4   # more than the error of a sum of 64 products, less than anyone sees
-NONE, PIECE, NOISE or TONE.
+        kinds: (B, 2) NONE, PIECE, NOISE or TONE.
         place, sides, direction: (B, 2, 2), see ``covered``.
         ellipse: (B, 2).
         tones: (B, 2, C).
         rolls: (B, 2, 2) whole numbers by which the other picture is rolled down and to the right.
         key: of the noise.
-        others: (B, C, S, S) the other pictures.
+        lend: gives the other pictures (B, C, S, S) of those that show some, from their rows of ``lent``.
     """
     size = images.shape[-1]
     below, above = (covered(size, place[:, k], sides[:, k], direction[:, k], ellipse[:, k])
                     & (kinds[:, k, None, None] != NONE) for k in (0, 1))
-
-    def choose(numbers: Tensor) -> Tensor:                                              # (B, 2) -> (B, S, S)
-        return torch.where(above, numbers[:, 1, None, None], numbers[:, 0, None, None])
-    kind = torch.where(above | below, choose(kinds), NONE)[:, None]
+    kind = torch.where(above, kinds[:, 1, None, None], torch.where(below, kinds[:, 0, None, None], NONE))
     flat = torch.where(above[:, None], tones[:, 1, :, None, None], tones[:, 0, :, None, None])
-    rolled = roll(others, torch.where(above, 1, 0), rolls)
-    images = torch.where(kind == TONE, flat, images)
-    images = torch.where(kind == NOISE, uniform(key, images.shape), images)
-    return torch.where(kind == PIECE, rolled, images)
+    images = torch.where((kind == TONE)[:, None], flat, images)
+    images = apply((kinds == NOISE).any(1), lambda image, key, kind: torch.where(
+        (kind == NOISE)[:, None], uniform(key, image.shape), image), images, key, kind)
+    return apply((kinds == PIECE).any(1), lambda image, kind, above, rolls, *lent: torch.where(
+        (kind == PIECE)[:, None], roll(lend(*lent), above.long(), rolls), image), images, kind, above, rolls, *lent)
 
 
 def roll(images: Tensor, which: Tensor, rolls: Tensor) -> Tensor:
@@ -101,7 +112,7 @@ def roll(images: Tensor, which: Tensor, rolls: Tensor) -> Tensor:
     size = images.shape[-1]
     at = torch.arange(size, device=images.device)
     rows, columns = ((at - rolls[..., k, None].long()).remainder(size) for k in (0, 1))  # (B, K, S)
-    places = (rows[..., None] * size + columns[:, :, None])                             # (B, K, S, S)
+    places = rows[..., None] * size + columns[:, :, None]                               # (B, K, S, S)
     places = places.gather(1, which[:, None]).flatten(1)[:, None].expand(-1, images.shape[1], -1)
     return images.flatten(2).gather(2, places).view(images.shape)
 
@@ -127,6 +138,13 @@ def gaussian_matrix(size: int, sigma: Tensor) -> Tensor:
     # pixel -j is pixel j, and pixel 2 (S - 1) - j is
     return at_distance((i - j).abs()) + at_distance(i + j) * (j >= 1) + at_distance(
         2 * (size - 1) - i - j) * (j <= size - 2)
+
+
+def area_matrix(large: int, small: int, device: torch.device) -> Tensor:
+    """(small, large): pixel i is the mean of [i, i + 1] large / small, as ``cv2.resize`` by INTER_AREA."""
+    at, scale = torch.arange(large, device=device), large / small
+    i = torch.arange(small, device=device, dtype=torch.float32)[:, None]
+    return (((i + 1) * scale).minimum(at + 1) - (i * scale).maximum(at)).clamp_(min=0) / scale
 
 
 def low_resolution_matrix(size: int, small: Tensor, nearest: Tensor) -> Tensor:
@@ -240,12 +258,13 @@ def bits(key: Tensor, count: int, stream: int) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of Chris Wellons' lowbias32; products wrap around at 32 bits."""
-    x = x ^ ((x >> 16) & 0xFFFF)
-    x = x * 0x7FEB352D
-    x = x ^ ((x >> 15) & 0x1FFFF)
-    x = x * (0x846CA68B - (1 << 32))
-    return x ^ ((x >> 16) & 0xFFFF)
+    """The finaliser of Chris Wellons' lowbias32, in place; products wrap around at 32 bits."""
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= 0x846CA68B - (1 << 32)
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
 
 
 def uniform(key: Tensor, shape: torch.Size) -> Tensor:
@@ -255,13 +274,16 @@ def uniform(key: Tensor, shape: torch.Size) -> Tensor:
 
 def normal(key: Tensor, shape: torch.Size) -> Tensor:
     """Standard normal numbers, those beyond 4.8 cut off: sqrt(-2 log u) (cos, sin)(2 pi v)."""
-    u, v = _halves(key, shape, 1).unbind(1)
-    radius, angle = u.log_().mul_(-2).sqrt_(), v.mul_(2 * math.pi)
-    pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+    pairs = _halves(key, shape, 1)
+    radius, angle = pairs[:, 0].log().mul_(-2).sqrt_(), pairs[:, 1] * (2 * math.pi)
+    torch.mul(radius, angle.cos(), out=pairs[:, 0])
+    torch.mul(radius, angle.sin_(), out=pairs[:, 1])
     return pairs.flatten(1)[:, :math.prod(shape[1:])].view(shape)
 
 
 def _halves(key: Tensor, shape: torch.Size, stream: int) -> Tensor:
     """Upper and lower halves of enough random bits for ``shape``, as numbers in (0, 1): (B, 2, n)."""
     drawn = bits(key, (math.prod(shape[1:]) + 1) // 2, stream)
-    return torch.stack([(drawn >> 16) & 0xFFFF, drawn & 0xFFFF], 1).float().add_(0.5).mul_(2.0**-16)
+    halves = torch.empty(len(key), 2, drawn.shape[1], device=key.device)
+    halves[:, 0], halves[:, 1] = (drawn >> 16) & 0xFFFF, drawn & 0xFFFF
+    return halves.add_(0.5).mul_(2.0**-16)

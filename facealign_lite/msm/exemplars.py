@@ -253,7 +253,7 @@ class ShapeDictionary:
         return c, t, g, middle - g * (w @ self._points.T)
 
     def _distances(self, target: NDArray, v: Array, g: ArrayLike, h: ArrayLike) -> Array:
-        """Sum over reliable landmarks of |target - (g exemplar + h)|^2, but for what is the same for all: (B, N)."""
+        """Sum over reliable landmarks of |target - (g exemplar + h)|^2 less |target|^2, the same for all: (B, N)."""
         across = (v * target) @ self._points.conj().T
         squares = np.abs(g) ** 2 * (v @ np.abs(self._points.T) ** 2) + np.abs(h) ** 2 * v.sum(1, keepdims=True)
         mixed = np.conj(h) * (g * (v @ self._points.T) - (v * target).sum(1, keepdims=True)) - np.conj(g) * across

@@ -36,12 +36,15 @@ def in_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
             part.training = training
 
 
-def check_readable(network: nn.Module) -> None:
-    """Raises:
-        ValueError: for a network that does not say how it is read.
+def check_readable(network: nn.Module, lends: bool = False) -> None:
+    """Nothing, for a network that says how it is called and read, and, if ``lends``, gives its further inputs itself.
+
+    Raises:
+        ValueError: for another one.
     """
-    if missing := [name for name in ("config", "inputs", "read") if not hasattr(network, name)]:
-        raise ValueError(f"model must have config, inputs and read, see nets.reading; {type(network).__name__} has no "
+    wanted = ["config", "inputs", "read", *["lend"] * (lends and len(getattr(network, "inputs", ())) > 1)]
+    if missing := [name for name in wanted if not hasattr(network, name)]:
+        raise ValueError(f"model must have {', '.join(wanted)}, see nets.reading; {type(network).__name__} has no "
                          f"{' and no '.join(missing)}")
 
 
@@ -94,7 +97,7 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
     for i, matrix in enumerate(matrices):
         landmarks[i] = geometry.transform(landmarks[i], geometry.invert(matrix))
         if np.linalg.det(matrix[:, :2]) < 0:
-            order = list(markups.get(str(landmarks.shape[1])).flip)
+            order = list(markups.get(str(landmarks.shape[1])).flip if some[0].anchors is None else markups.ANCHOR_FLIP)
             landmarks[i], scores[i] = landmarks[i][order], scores[i][order]
     return landmarks, scores
 

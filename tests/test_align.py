@@ -237,6 +237,10 @@ def test_eyes_in_one_point_leave_the_crop_of_the_box(astronaut):
 def test_who_does_not_say_how_it_is_read_is_refused(astronaut):
     with pytest.raises(ValueError, match="Conv2d has no config and no inputs and no read"):
         align(astronaut, ASTRONAUT, nn.Conv2d(1, 68, 3))
+    network = Fixed(np.zeros((68, 2)))
+    network.inputs = ("image", "reference")
+    with pytest.raises(ValueError, match="Fixed has no lend"):
+        align(astronaut, ASTRONAUT, network)
 
 
 def test_a_weights_file_that_has_changed_is_read_anew(astronaut, network, tmp_path, monkeypatch):
@@ -375,6 +379,13 @@ def test_exact_maps_give_the_contours_back(rendered, angle):
     left, top, right, bottom = box_of(geometry.transform(np.concatenate(lines), upright))
     assert max(right - left, bottom - top) == pytest.approx(128 / 1.3, abs=1)
     np.testing.assert_allclose(mirror, [[-1], [1]] * upright + [[0, 0, 127], [0, 0, 0]], atol=0.05)
+
+
+def test_a_mirrored_crop_of_an_ace_network_swaps_anchors(rendered):
+    anchors, lines = on_ruler(rendered)
+    plain = crop_matrix(box_of(np.concatenate(lines)), 128)
+    found, scores = predict(RULER, np.stack([plain, mirrored(plain, 128)]), Oracle(anchors, lines))
+    assert np.linalg.norm(found - anchors, axis=-1).max() < 0.5 and scores.shape == (2, 12)
 
 
 def test_a_mirrored_face_has_mirrored_contours(rendered):

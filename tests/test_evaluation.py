@@ -141,7 +141,7 @@ def test_evaluate_refuses_nonsense():
         evaluate(model, samples, normalizer="eyes")
     with pytest.raises(ValueError, match="128 pixels a side.*got 64"):
         evaluate(model, Crops(samples, 64))
-    with pytest.raises(ValueError, match="config, inputs and read.*Conv2d has no config"):
+    with pytest.raises(ValueError, match="config, inputs, read.*Conv2d has no config"):
         evaluate(nn.Conv2d(1, 68, 3), samples)
 
 

@@ -55,7 +55,7 @@ def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | n
     picture = load_image(image)
     box = None if box is None else check_on_image(box, picture)
     network = model if isinstance(model, nn.Module) else _network(model, str(device))
-    looks.check_readable(network)
+    looks.check_readable(network, lends=True)
     if reference is not None and len(network.inputs) < 2:
         raise ValueError(f"reference must be None for a network that borrows from none, got {type(network).__name__}")
     box = find(picture, _network(FINDER, str(device))) if box is None else box

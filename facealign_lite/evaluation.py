@@ -130,7 +130,5 @@ def benchmark(size: int = 128, count: int = BENCHMARK_FACES) -> Sequence[Any]:
     return SyntheticFaces(count, size=size, seed=BENCHMARK_SEED)
 
 
-
-
 def _device(device: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -14,7 +14,7 @@ from torch import nn
 from facealign_lite import acenet, contours, detection, geometry, heatmaps, markups, metrics, scpan, zoo
 from facealign_lite.align import align
 from facealign_lite.data import box_of, crop_matrix, grey, mirrored, upright_matrix
-from facealign_lite.looks import in_eval_mode, predict
+from facealign_lite.looks import in_eval_mode, look_twice, predict
 from facealign_lite.nets import Reading, StackedHourglass, fold_mirrored
 from facealign_lite.synthetic import SyntheticFaces
 
@@ -203,8 +203,22 @@ def test_what_else_a_network_has_to_say_comes_through(astronaut):
     np.testing.assert_array_equal(told.reliable, np.arange(68) % 3 > 0)
     np.testing.assert_array_equal(told.theta, np.eye(2, 3))
     plain = align(astronaut, ASTRONAUT, Fixed(points), "cpu")
-    np.testing.assert_allclose(told.landmarks, plain.landmarks, atol=1e-3)
     assert plain.reliable is None and plain.theta is None and told.landmarks.dtype == np.float64
+
+
+@pytest.mark.parametrize("degrees, size, stays", [(0, 1.0, True), (-27, 1.0, True), (0, 1.4, True), (31, 1.0, False),
+                                                  (0, 2.2, False), (25, 1.5, False)])
+def test_who_straightens_crops_itself_moves_on_only_from_a_poor_one(astronaut, degrees, size, stays):
+    """The second look is at the upright crop of the face just read, but for a network that tells its theta."""
+    face = np.stack(np.meshgrid([-0.5, 0.5], np.linspace(-1, 1, 34)), -1).reshape(68, 2)
+    face[36], face[45] = (-0.4, -0.5), (0.4, -0.5)
+    face = face / 1.3 / size                                        # at size 1 as large as in the upright crop
+    points = 15.5 + 16 * geometry.transform(face, geometry.similarity(1.0, np.deg2rad(degrees)))
+    rough = crop_matrix(ASTRONAUT, 128)
+    upright = geometry.compose(upright_matrix((points + 0.5) * 4 - 0.5, 128), rough)
+    told, plain = (look_twice(astronaut, ASTRONAUT, kind(points))[1] for kind in (Telling, Fixed))
+    np.testing.assert_allclose(told, rough if stays else upright, atol=0.05)
+    np.testing.assert_allclose(plain, upright, atol=0.05)
 
 
 def test_a_grey_picture_is_shown_to_a_network_of_colours(astronaut):
@@ -223,6 +237,10 @@ def test_eyes_in_one_point_leave_the_crop_of_the_box(astronaut):
 def test_who_does_not_say_how_it_is_read_is_refused(astronaut):
     with pytest.raises(ValueError, match="Conv2d has no config and no inputs and no read"):
         align(astronaut, ASTRONAUT, nn.Conv2d(1, 68, 3))
+    network = Fixed(np.zeros((68, 2)))
+    network.inputs = ("image", "reference")
+    with pytest.raises(ValueError, match="Fixed has no lend"):
+        align(astronaut, ASTRONAUT, network)
 
 
 def test_a_weights_file_that_has_changed_is_read_anew(astronaut, network, tmp_path, monkeypatch):
@@ -361,6 +379,13 @@ def test_exact_maps_give_the_contours_back(rendered, angle):
     left, top, right, bottom = box_of(geometry.transform(np.concatenate(lines), upright))
     assert max(right - left, bottom - top) == pytest.approx(128 / 1.3, abs=1)
     np.testing.assert_allclose(mirror, [[-1], [1]] * upright + [[0, 0, 127], [0, 0, 0]], atol=0.05)
+
+
+def test_a_mirrored_crop_of_an_ace_network_swaps_anchors(rendered):
+    anchors, lines = on_ruler(rendered)
+    plain = crop_matrix(box_of(np.concatenate(lines)), 128)
+    found, scores = predict(RULER, np.stack([plain, mirrored(plain, 128)]), Oracle(anchors, lines))
+    assert np.linalg.norm(found - anchors, axis=-1).max() < 0.5 and scores.shape == (2, 12)
 
 
 def test_a_mirrored_face_has_mirrored_contours(rendered):

@@ -1,23 +1,15 @@
-"""Errors in image pixels and label maps."""
+"""Errors in image pixels."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from facealign_lite import markups
-from facealign_lite.adaptation import fit_label_map
 from facealign_lite.data import Augmentation, Crops, Sample
-from facealign_lite.evaluation import (
-    Evaluation,
-    benchmark,
-    evaluate,
-    predict,
-)
+from facealign_lite.evaluation import Evaluation, benchmark, evaluate, predict
 from facealign_lite.nets import StackedHourglass
 
 
@@ -149,7 +141,7 @@ def test_evaluate_refuses_nonsense():
         evaluate(model, samples, normalizer="eyes")
     with pytest.raises(ValueError, match="128 pixels a side.*got 64"):
         evaluate(model, Crops(samples, 64))
-    with pytest.raises(ValueError, match="config, inputs and read.*Conv2d has no config"):
+    with pytest.raises(ValueError, match="config, inputs, read.*Conv2d has no config"):
         evaluate(nn.Conv2d(1, 68, 3), samples)
 
 
@@ -159,61 +151,3 @@ def test_the_benchmark_is_the_same_for_everybody():
     a, b = faces[1999], benchmark(size=64)[1999]
     np.testing.assert_array_equal(a.image, b.image)
     assert set(a.tags) >= {"pose", "occlusion", "blur", "expression", "light"}
-
-
-# Label maps
-
-def shapes(count=60, seed=0):
-    rng = np.random.default_rng(seed)
-    basis = rng.normal(size=(6, 68, 2))
-    return np.tensordot(rng.normal(size=(count, 6)), basis, 1) * 0.1 + rng.normal(size=(68, 2)) * 20
-
-
-def test_a_linear_habit_is_learnt_and_undone():
-    """Annotators who put points by a linear rule in the face's frame are matched on faces never seen."""
-    predicted = shapes(300)
-    frame = (predicted - predicted.mean(1, keepdims=True))
-    radius = np.sqrt(np.square(frame).sum(-1).mean(1))[:, None, None]
-    habit = np.random.default_rng(1).normal(size=(136, 136)) * 0.01
-    target = predicted + (0.05 + (frame / radius).reshape(300, -1) @ habit).reshape(300, 68, 2) * radius
-    fitted = fit_label_map(predicted[:200], target[:200], ridge=1e-9)
-    np.testing.assert_allclose(fitted(predicted[200:]), target[200:], atol=1e-3)
-    assert np.abs(predicted[200:] - target[200:]).mean() > 0.5
-
-
-def test_ridge_solves_its_normal_equations_and_infinity_is_a_constant():
-    predicted = shapes()
-    target = predicted + np.random.default_rng(2).normal(size=predicted.shape)
-    fitted = fit_label_map(predicted, target, ridge=3.0)
-
-    def cost(weights):
-        frame = predicted - predicted.mean(1, keepdims=True)
-        radius = np.sqrt(np.square(frame).sum(-1).mean(1))[:, None, None]
-        x = (frame / radius).reshape(60, -1)
-        y = ((target - predicted) / radius).reshape(60, -1)
-        return np.square((x - x.mean(0)) @ weights - (y - y.mean(0))).sum() + 3 * np.square(weights).sum()
-    rng = np.random.default_rng(3)
-    for _ in range(5):
-        assert cost(fitted.weights) < cost(fitted.weights + 1e-3 * rng.normal(size=(136, 136)))
-    constant, strong = fit_label_map(predicted, target, np.inf), fit_label_map(predicted, target, 1e12)
-    np.testing.assert_allclose(constant(predicted), strong(predicted), atol=1e-6)
-    np.testing.assert_allclose(constant(predicted[0]), constant(predicted)[0])
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.floats(0.1, 10), st.floats(-100, 100))
-def test_the_map_goes_with_size_and_place(scale, shift):
-    predicted = shapes()
-    fitted = fit_label_map(predicted, predicted + 1)
-    moved = fitted(predicted * scale + shift)
-    np.testing.assert_allclose(moved, fitted(predicted) * scale + shift, atol=1e-6 * (1 + abs(shift)) * (1 + scale))
-
-
-def test_label_maps_refuse_nonsense():
-    good = shapes()
-    for kind in ((good, good[:5]), (good[0], good[0]), (good[:0], good[:0]), (good, good, 0), (good, good, np.nan),
-                 (good * np.nan, good), (good * 0, good)):
-        with pytest.raises(ValueError):
-            fit_label_map(*kind)
-    with pytest.raises(ValueError, match="68"):
-        fit_label_map(good, good)(good[:, :19])

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from facealign_lite import contours as curves
 from facealign_lite import heatmaps, markups
 from facealign_lite.data import CONTOUR_POINTS
-from facealign_lite.nets import Hourglass, Reading, Residual, constant
+from facealign_lite.nets import Hourglass, Reading, Residual, check_images, constant
 
 ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
 MAP_FLIP = (*markups.ANCHOR_FLIP, *(ANCHORS + i for i in markups.CONTOUR_FLIP))      # maps as a mirror orders them
@@ -137,10 +137,7 @@ class AceNet(nn.Module):
         Raises:
             ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
         """
-        wanted, multiple = self.config.in_channels, 8 << self.config.depth
-        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
-            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
-                             f"got shape {tuple(images.shape)}")
+        check_images(images, self.config.in_channels, 8 << self.config.depth)
         half = self.to_2(images)                                                # (B, ., S/2, S/2)
         quarter = self.to_4(half)                                            # (B, ., S/4, S/4)
         x, outputs = self.to_8(quarter), []                                   # (B, ., S/8, S/8)

@@ -379,6 +379,9 @@ def test_straight_batches_are_batched_data():
     assert (still["image"] - one["image"]).abs().mean() < 0.01
     draws = data.draws([(0, 0), (0, 1)])
     assert_capturable(lambda: data.batch(draws))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = data.batch(draws)
+    assert all(torch.equal(rounded[name], value) for name, value in data.batch(draws).items())
     history = fit(msm.HeatNet(TINY), data, landmark_loss, TrainConfig(1, 2, amp="off", device="cpu"), progress=False)
     assert np.isfinite(history[0]["loss"])
 

@@ -30,6 +30,7 @@ from .stgan import (
     from_frame,
     move,
     move_back,
+    product,
     straighten,
     to_frame,
     true_theta,
@@ -322,9 +323,7 @@ class StraightBatches:
     def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Image, landmarks and visibility from draws that lie on the device of the faces."""
         crops = self.crops.batch(draws)
-        with torch.autocast(self.device.type, enabled=False):                   # bfloat16 is too coarse for places
-            image, landmarks = straight_batch(crops["image"], crops["landmarks"], draws["away"], self.mean,
-                                              *self.options)
+        image, landmarks = straight_batch(crops["image"], crops["landmarks"], draws["away"], self.mean, *self.options)
         return {"image": image, "landmarks": landmarks, "visibility": crops["visibility"]}
 
 
@@ -342,6 +341,6 @@ def _straightened(images: Tensor, landmarks: Tensor, theta: Tensor, normals: Ten
     cos, sin = factor * angle.cos(), factor * angle.sin()
     turn = torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
     # straight <- disturbed: places are turned and moved before theta reads them
-    away = theta[..., :2] @ (2 * shift * normals[:, 2:, None]) + theta[..., 2:]
-    theta = torch.cat([theta[..., :2] @ turn, away], -1)
+    away = product(theta[..., :2], 2 * shift * normals[:, 2:, None]) + theta[..., 2:]
+    theta = torch.cat([product(theta[..., :2], turn), away], -1)
     return straighten(images, theta.to(images.dtype)), move_back(landmarks, theta, images.shape[-1])

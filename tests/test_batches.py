@@ -10,7 +10,7 @@ from scipy import stats
 
 from facealign_lite import markups
 from facealign_lite.data import Augmentation, Crops, Sample, augmentation, crop_matrix, effects, save_packed
-from facealign_lite.data.batches import BatchedCrops, draw_photometry, draw_placement, sample
+from facealign_lite.data.batches import BatchedCrops, Halves, draw_photometry, draw_placement, sample
 from facealign_lite.data.crops import crop
 from facealign_lite.synthetic import SyntheticFaces
 
@@ -164,6 +164,60 @@ def test_a_gpu_would_make_the_same_crops(monkeypatch):
     monkeypatch.setattr(effects, "apply", lambda on, effect, image, *numbers: torch.where(
         on.view(-1, 1, 1, 1), effect(image, *numbers), image))
     torch.testing.assert_close(batch(crops, keys)["image"], some, rtol=0, atol=1e-5)
+
+
+def test_nothing_waits_for_a_number_of_a_tensor():
+    """Tensors of the device "meta" have a shape and no numbers: what runs on them, a CUDA graph can hold."""
+    crops = BatchedCrops(toys(3, contours=True), 32, Augmentation())
+    draws = crops.draws([(0, 0), (0, 1), (5, 2)])
+    wanted = crops.batch(draws)
+    crops.to("meta").device = torch.device("cpu")                               # autocast knows no "meta"
+    seen = crops.batch({name: tensor.to("meta") for name, tensor in draws.items()})
+    assert {k: (t.shape, t.dtype) for k, t in seen.items()} == {k: (t.shape, t.dtype) for k, t in wanted.items()}
+    assert all(tensor.device.type == "meta" for tensor in seen.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_crops_are_made_in_full_precision_under_autocast(dtype):
+    crops = BatchedCrops(toys(3), 32, Augmentation())
+    draws = crops.draws([(2, i) for i in range(3)])
+    with torch.autocast("cpu", dtype):
+        seen = crops.batch(draws)["image"]
+    torch.testing.assert_close(seen, crops.batch(draws)["image"], rtol=0, atol=0)
+
+
+# Two data sets in one batch
+
+def test_halves_show_every_crop_of_both_and_say_which_is_which():
+    first = BatchedCrops(toys(2), 32, MOVING, seed=1)
+    second = BatchedCrops(toys(5, contours=True), 32, MOVING, seed=2)
+    both = Halves(first, second, "synthetic")
+    assert len(both) == 5
+    keys = [(1, i) for i in range(5)]
+    seen = batch(both, keys)
+    assert seen["synthetic"].tolist() == [0] * 5 + [1] * 5 and len(seen["image"]) == 10
+    for k, i in enumerate(range(5)):
+        other = second.at(1, i)
+        for name, value in other.items():
+            torch.testing.assert_close(seen[name][5 + k], value, rtol=0, atol=1e-5)
+        one = first.at(3 + i // 2, i % 2)                                       # 3 rounds of 2 faces for one of 5
+        for name, value in one.items():
+            torch.testing.assert_close(seen[name][k], value, rtol=0, atol=1e-5)
+        assert seen["contours"][k].isnan().all() and seen["anchors"][k].isnan().all()
+        pair = both.at(1, i)
+        torch.testing.assert_close(pair["image"], torch.stack([one["image"], other["image"]]), rtol=0, atol=1e-5)
+    assert len(Halves(second, first, "real")) == 5
+
+
+def test_halves_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="size"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 33), "which")
+    with pytest.raises(ValueError, match="colour"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32, colour=True), "which")
+    with pytest.raises(ValueError, match="image"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "image")
+    with pytest.raises(IndexError):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "which").draws([(0, 2)])
 
 
 @pytest.mark.parametrize("faces, kind, words", [

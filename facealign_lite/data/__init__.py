@@ -1,7 +1,7 @@
 """Annotated faces, crops and augmentation."""
 
 from .augmentation import Augmentation
-from .batches import BatchedCrops
+from .batches import BatchedCrops, Halves
 from .crops import Crops, crop, crop_matrix, flip, grey
 from .files import write_atomic
 from .packed import PackedFaces, save_packed
@@ -23,8 +23,8 @@ from .readers import (
 from .samples import CONTOUR_POINTS, Sample, box_of, check_box, load_image
 
 __all__ = [
-    "CONTOUR_POINTS", "Augmentation", "BatchedCrops", "Crops", "PackedFaces", "Sample", "box_of", "check_box", "crop",
-    "crop_matrix", "extract_frames", "flip", "grey", "inventory", "inventory_table",
+    "CONTOUR_POINTS", "Augmentation", "BatchedCrops", "Crops", "Halves", "PackedFaces", "Sample", "box_of", "check_box",
+    "crop", "crop_matrix", "extract_frames", "flip", "grey", "inventory", "inventory_table",
     "load_image", "read_300vw", "read_300w", "read_aflw", "read_aflw2000",
     "read_cofw", "read_csv", "read_helen", "read_images", "read_pts", "read_wflw", "save_packed", "write_atomic",
 ]

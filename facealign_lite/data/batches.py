@@ -31,6 +31,7 @@ from .packed import PackedFaces
 from .samples import box_of, check_box, load_image, stacked_contours
 
 CHANCES = 64          # uniform numbers of one crop; what an effect does not use, nobody does
+ENTRIES = ("image", "landmarks", "visibility", "matrix", "index", "anchors", "contours")   # of a batch
 SMALLEST = 8          # side of a crop: low resolution goes down to as much
 WEIGHTS = (0.299, 0.587, 0.114)   # of red, green and blue in grey
 
@@ -91,8 +92,9 @@ class BatchedCrops:
 
     def to(self, device: str | torch.device) -> "BatchedCrops":
         """Move the faces; the same object."""
-        self.device = torch.device(device)
-        self.pack = {name: tensor.to(self.device) for name, tensor in self.pack.items()}
+        self.pack = {name: tensor.to(device) for name, tensor in self.pack.items()}
+        self.device = self.pack["images"].device
+        effects.tables(self.device)                                                     # before any graph is captured
         return self
 
     def at(self, epoch: int, index: int) -> dict[str, Tensor]:
@@ -216,6 +218,72 @@ class BatchedCrops:
             rows, columns = (effects.area_matrix(n, self.size, whole.device) for n in whole.shape[-2:])
             whole = (rows @ whole @ columns.mT).round_()
         return (whole / 255).expand(-1, self.channels, -1, -1)
+
+
+class Halves:
+    """Two kinds of faces in every batch: B keys give B crops of the first, then B of the second.
+
+    Args:
+        first, second: of one size and number of channels. The smaller one starts anew, otherwise augmented, when used
+            up; an epoch shows every crop of the larger one once.
+        flag: name of an entry (2 B,) that is 0 for the first and 1 for the second.
+
+    Raises:
+        ValueError: if the two do not fit together or the flag is the name of another entry.
+    """
+
+    def __init__(self, first: BatchedCrops, second: BatchedCrops, flag: str):
+        for name in ("size", "colour", "markup"):
+            values = [getattr(part, name) for part in (first, second)]
+            if values[0] != values[1]:
+                raise ValueError(f"first and second must be of one {name}, got {values[0]!r} and {values[1]!r}")
+        if flag in ENTRIES:
+            raise ValueError(f"flag must not be one of {ENTRIES}, got {flag!r}")
+        self.parts, self.flag = (first, second), flag
+
+    def __len__(self) -> int:
+        return max(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Pair ``index`` as in epoch 0."""
+        return self.at(0, index)
+
+    def to(self, device: str | torch.device) -> "Halves":
+        """Move the faces of both; the same object."""
+        for part in self.parts:
+            part.to(device)
+        return self
+
+    def at(self, epoch: int, index: int) -> dict[str, Tensor]:
+        """A crop of the first and one of the second, stacked."""
+        device = self.parts[0].device
+        return self.batch({name: tensor.to(device) for name, tensor in self.draws([(epoch, index)]).items()})
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of both parts, see ``BatchedCrops.draws``; names begin with the number of the part.
+
+        Raises:
+            IndexError: beyond the last pair.
+        """
+        keys, drawn = np.asarray(keys, np.int64).reshape(-1, 2), {}
+        epoch, index = keys.T
+        if len(index) and not (0 <= index.min() and index.max() < len(self)):
+            raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index.min()} .. {index.max()}")
+        for i, part in enumerate(self.parts):
+            rounds = -(-len(self) // len(part))
+            own = np.stack([epoch * rounds + index // len(part), index % len(part)], 1)
+            drawn |= {f"{i}.{name}": tensor for name, tensor in part.draws(own).items()}
+        return drawn
+
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The crops of both, see ``BatchedCrops.batch``; NaN where only the other part knows anchors and contours."""
+        halves = [part.batch({name[2:]: tensor for name, tensor in draws.items() if name.startswith(f"{i}.")})
+                  for i, part in enumerate(self.parts)]
+        both = halves[0] | halves[1]
+        halves = [{name: half[name] if name in half else torch.full_like(both[name], torch.nan) for name in both}
+                  for half in halves]
+        which = torch.cat([torch.full_like(half["image"][:, 0, 0, 0], i) for i, half in enumerate(halves)])
+        return {name: torch.cat([half[name] for half in halves]) for name in both} | {self.flag: which}
 
 
 def draw_placement(augment: Augmentation, chance: Iterator[NDArray]) -> dict[str, NDArray]:

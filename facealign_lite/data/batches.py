@@ -33,6 +33,7 @@ from .samples import box_of, check_box, load_image, stacked_contours
 CHANCES = 64          # uniform numbers of one crop; what an effect does not use, nobody does
 ENTRIES = ("image", "landmarks", "visibility", "matrix", "index", "anchors", "contours")   # of a batch
 SMALLEST = 8          # side of a crop: low resolution goes down to as much
+TOGETHER = 16         # crops that a CPU makes at a time: what they need stays in its cache, and is several times faster
 WEIGHTS = (0.299, 0.587, 0.114)   # of red, green and blue in grey
 
 
@@ -156,6 +157,9 @@ class BatchedCrops:
             float32, 1 where nobody said; matrix (B, 2, 3) float64 image -> crop; index (B,). Where all faces know their
             contours also anchors (B, 12, 2) and contours (B, 13, CONTOUR_POINTS, 2), float32 crop pixels.
         """
+        if self.device.type == "cpu" and len(draws["index"]) > TOGETHER:
+            parts = [self.batch(dict(zip(draws, some))) for some in zip(*(t.split(TOGETHER) for t in draws.values()))]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         index, matrix = draws["index"], draws["matrix"]
         with torch.autocast(self.device.type, enabled=False):
             image = sample(self._planes(index), matrix, self.size, self.levels)

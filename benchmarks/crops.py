@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from facealign_lite.data import Augmentation, BatchedCrops, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 
 IMAGE, SEED, SIZES, BATCHES = 160, 21, (64, 128), (32, 128, 512)

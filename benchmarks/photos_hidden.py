@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facealign_lite import evaluation, metrics, zoo
+from facealign_lite import metrics, records, zoo
 from facealign_lite.align import rebuild, refine
 from facealign_lite.data import box_of, grey, load_image, read_csv
 
@@ -51,12 +51,12 @@ def main() -> int:
                 "mean": round(errors.mean(), 3), "median": round(np.median(errors), 3),
                 "failures": round(100 * (errors > 10).mean(), 2)}
         print(f"{name:28}" + "".join(f"{row['mean']:13.2f}{row['failures']:10.1f}" for row in figures[name].values()))
-    path = evaluation.write_record(f"photos_{Path(options.model).stem}", {
+    path = records.write_record(f"photos_{Path(options.model).stem}", {
         "what": "NME in percent by outer eye corners, and faces over 10 %, where a black box hides a share of the "
                 "landmarks' bounding box; the networks are given rough boxes, 1 to 1.25 times too wide, off the middle "
                 "by 8 % of their side (standard deviation)",
         "data": f"{len(val)} validation photos of other people", "seeds": [SEED], "budget": {"photos": len(val)},
-        "commit": evaluation.commit(), "device": evaluation.describe_device(options.device),
+        "commit": records.commit(), "device": records.describe_device(options.device),
         "seconds": round(time.perf_counter() - start, 1), "figures": figures})
     print(f"wrote {path.name}")
     return 0

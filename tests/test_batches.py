@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from scipy import stats
 
 from facealign_lite import markups
@@ -40,6 +41,11 @@ def chance(n, seed=0):
     rng = np.random.default_rng(seed)
     while True:
         yield rng.random(n)
+
+
+def for_all(on, effect, images, *numbers):
+    """``effects.apply`` on a GPU."""
+    return torch.where(on.view(-1, 1, 1, 1), effect(images, *numbers), images)
 
 
 def batch(crops, keys):
@@ -161,8 +167,7 @@ def test_a_gpu_would_make_the_same_crops(monkeypatch):
     crops = BatchedCrops(toys(6, size=64), 48, Augmentation())
     keys = [(epoch, i) for epoch in range(4) for i in range(6)]
     some = batch(crops, keys)["image"]
-    monkeypatch.setattr(effects, "apply", lambda on, effect, image, *numbers: torch.where(
-        on.view(-1, 1, 1, 1), effect(image, *numbers), image))
+    monkeypatch.setattr(effects, "apply", for_all)
     torch.testing.assert_close(batch(crops, keys)["image"], some, rtol=0, atol=1e-5)
 
 
@@ -175,6 +180,17 @@ def test_nothing_waits_for_a_number_of_a_tensor():
     seen = crops.batch({name: tensor.to("meta") for name, tensor in draws.items()})
     assert {k: (t.shape, t.dtype) for k, t in seen.items()} == {k: (t.shape, t.dtype) for k, t in wanted.items()}
     assert all(tensor.device.type == "meta" for tensor in seen.values())
+
+
+@pytest.mark.parametrize("augment", [None, Augmentation()], ids=["plain", "augmented"])
+def test_a_cuda_graph_can_hold_a_batch(augment, monkeypatch):
+    monkeypatch.setattr(effects, "apply", for_all)
+    crops = BatchedCrops(toys(3, contours=True), 32, augment)
+    draws = crops.draws([(0, 0), (0, 1), (5, 2)])
+    assert_capturable(lambda: crops.batch(draws))
+    both = Halves(crops, BatchedCrops(toys(2), 32, augment), "which")
+    drawn = both.draws([(0, 0), (0, 1), (5, 2)])
+    assert_capturable(lambda: both.batch(drawn))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

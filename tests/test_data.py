@@ -2,7 +2,13 @@
 
 import errno
 import os
+import signal
+import stat
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -29,6 +35,7 @@ from facealign_lite.data import (
     save_packed,
     write_atomic,
 )
+from facealign_lite.data.files import same_file
 
 STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, outlier=0, gamma=0, contrast=(1, 1), brightness=0,
                      noise=0, colour=0, inversion=0, light=0, blur=0, motion=0, low_resolution=0, jpeg=0, occluder=0)
@@ -394,6 +401,208 @@ def test_an_unfinished_pack_is_not_one(tmp_path):
     (tmp_path / "pack" / "pack.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="99"):
         PackedFaces(tmp_path / "pack")
+
+
+def put(folder, name, content):
+    """Another array in a pack, or another pack.json."""
+    if name == "pack.json":
+        (folder / name).write_text(content)
+    elif isinstance(content, bytes):
+        (folder / f"{name}.npy").write_bytes(content)
+    else:
+        np.save(folder / f"{name}.npy", content)
+
+
+HUGE = b"\x93NUMPY\x01\x00v\x00" + (
+    b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 1000000000, 1000000000), }".ljust(118))
+
+
+@pytest.mark.parametrize("name, content", [
+    ("pack.json", "[]"), ("pack.json", "3"), ("pack.json", "[" * 9999), ("pack.json", "no"), ("pack.json", "\0"),
+    ("pack.json", '{"format": 1}'), ("pack.json", '{"format": 1, "markup": "68", "tags": [1, 2], "contours": false}'),
+    ("pack.json", '{"format": 1, "markup": "9", "tags": [{}, {}], "contours": false}'),
+    ("pack.json", '{"format": 1, "markup": [], "tags": [{}, {}], "contours": false}'),
+    ("pack.json", '{"format": 1, "markup": "68", "tags": [{}], "contours": false}'),
+    ("landmarks", b""), ("landmarks", b"\x93NUMPY\x01\x00"), ("landmarks", np.zeros((2, 68, 2), np.float32)),
+    ("landmarks", np.full((2, 68, 2), np.nan)), ("landmarks", np.zeros((3, 68, 2))), ("boxes", np.zeros((2, 5))),
+    ("visibility", np.zeros((2, 68))), ("images", np.zeros((2, 8), np.uint8)), ("images", HUGE),
+    ("images", np.zeros((1, 8, 8), np.uint8)), ("images", np.zeros((2, 8, 8, 4), np.uint8)),
+    ("anchors", np.full((2, 12, 2), np.inf)),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_damaged_pack_is_refused_when_it_is_opened(tmp_path, name, content):
+    save_packed(tmp_path / "pack", [toy_sample(i, 40, contours=True) for i in range(2)])
+    put(tmp_path / "pack", name, content)
+    with pytest.raises(ValueError, match="pack|markup"):
+        PackedFaces(tmp_path / "pack")
+    if name != "pack.json":
+        (tmp_path / "pack" / f"{name}.npy").unlink()
+        with pytest.raises(OSError, match=f"{name}.npy is missing"):
+            PackedFaces(tmp_path / "pack")
+
+
+def test_only_a_pack_is_replaced(tmp_path):
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter1.tex").write_text("years of work")
+    for prepare in (lambda: None, lambda: (thesis / "pack.json").touch()):      # also beside the files of a pack
+        prepare()
+        with pytest.raises(OSError, match="thesis.*chapter1"):
+            save_packed(thesis, [toy_sample()])
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError, match="file"):
+        save_packed(tmp_path / "file", [toy_sample()])
+    (tmp_path / ".new.old").mkdir()
+    (tmp_path / ".new.old" / "mine.txt").touch()                                # where the old pack would be put
+    with pytest.raises(OSError, match="new.old.*mine"):
+        save_packed(tmp_path / "new", [toy_sample()])
+    assert (thesis / "chapter1.tex").read_text() == "years of work" and (tmp_path / "file").read_text() == "a file"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    assert len(save_packed(tmp_path / "link", [toy_sample()])) == 1             # the link stays one
+    assert (tmp_path / "link").is_symlink() and len(PackedFaces(tmp_path / "empty")) == 1
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_what_long_dead_runs_left_is_swept_away(tmp_path):
+    for name, age in (("0123456789abcdef", 2 * 86400), ("fedcba9876543210", 60), ("mine", 2 * 86400)):
+        images = tmp_path / f".pack.{name}.partial" / "images.npy"
+        images.parent.mkdir()
+        images.touch()
+        os.utime(images, (time.time() - age,) * 2)
+    save_packed(tmp_path / "pack", [toy_sample()])
+    assert sorted(os.listdir(tmp_path)) == [".pack.fedcba9876543210.partial", ".pack.mine.partial", "pack"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_whoever_is_killed_while_a_pack_is_replaced_leaves_a_whole_one(tmp_path):
+    """Killed before the first change of a name or file, before the second, ... until none is left to be killed at."""
+    old, new, path = [toy_sample(1, 40)], [toy_sample(2, 40), toy_sample(3, 40)], tmp_path / "pack"
+    for moment in range(1, 60):
+        save_packed(path, old)
+        if (pid := os.fork()) == 0:
+            left = moment
+
+            def hook(event, arguments):
+                nonlocal left
+                if event in {"os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link"}:
+                    left -= 1
+                    if left == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            sys.addaudithook(hook)
+            save_packed(path, new)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        faces = PackedFaces(path)                                               # the old or the new one, whole
+        wanted = old if len(faces) == 1 else new
+        assert [face.tags["n"] for face in faces] == [sample.tags["n"] for sample in wanted]
+        assert len(faces) == 2 or code != 0
+        for one, other in zip(faces, wanted, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+        if code == 0:
+            break
+    assert code == 0 and moment > 4
+
+
+def test_room_for_images_is_taken_as_they_come(tmp_path):
+    """Not all at once in a sparse file: whoever maps that and finds the disk full is killed by the system."""
+    sizes = []
+
+    class Watched(list):
+        def __getitem__(self, i):
+            sizes.append(sum(file.stat().st_size for file in tmp_path.rglob("images.npy")))
+            return super().__getitem__(i)
+    save_packed(tmp_path / "pack", Watched(toy_sample(i, 200) for i in range(4)))
+    assert sizes[0] < 200 * 200 * 3 and sizes[-1] > 2 * 200 * 200 * 3
+
+
+FULL = """
+import errno, os, sys
+from pathlib import Path
+from facealign_lite.data import PackedFaces, save_packed
+sys.path.insert(0, sys.argv[2])
+import test_data
+place = Path(sys.argv[1])
+save_packed(place / "pack", [test_data.toy_sample(0, 200)])
+try:
+    save_packed(place / "pack", [test_data.toy_sample(0, 200)] * 20)
+except OSError as error:
+    assert error.errno == errno.ENOSPC, error
+    assert os.listdir(place) == ["pack"] and len(PackedFaces(place / "pack")) == 1
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a small disk")
+def test_a_pack_on_a_full_disk_is_an_error_and_no_crash(tmp_path):
+    (tmp_path / "full.py").write_text(FULL)
+    mount = "mount -t tmpfs -o size=1m tmpfs \"$1\" || exit 77; exec \"$2\" \"$3\" \"$1\" \"$4\""
+    (tmp_path / "disk").mkdir()
+    here = Path(__file__).parent
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", mount, "sh", str(tmp_path / "disk"), sys.executable,
+                           str(tmp_path / "full.py"), str(here)], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(here.parent)})
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("this system does not let its users mount a disk of their own")
+    assert done.stdout == "refused\n", (done.returncode, done.stderr)
+
+
+def test_files_are_written_to_where_a_link_points(tmp_path):
+    (tmp_path / "real.json").write_bytes(b"old")
+    (tmp_path / "real.json").chmod(0o600)
+    (tmp_path / "link.json").symlink_to("real.json")
+    (tmp_path / "dangling").symlink_to("new.json")
+    write_atomic(tmp_path / "link.json", b"new")
+    write_atomic(tmp_path / "dangling", b"new")
+    assert (tmp_path / "link.json").is_symlink() and (tmp_path / "dangling").is_symlink()
+    assert (tmp_path / "real.json").read_bytes() == (tmp_path / "new.json").read_bytes() == b"new"
+    assert (tmp_path / "real.json").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="cannot write"):
+        write_atomic(tmp_path / "a", b"")
+    write_atomic(tmp_path / ("x" * 255), b"a long name")
+    assert len(os.listdir(tmp_path)) == 7
+
+
+def test_new_files_have_the_permissions_that_the_user_wants(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomic(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_pipes_devices_and_folders_are_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "folder", "link"):
+        with pytest.raises(OSError, match=f"cannot write .*{name}"):
+            write_atomic(tmp_path / name, b"x")
+    assert stat.S_ISFIFO((tmp_path / "pipe").lstat().st_mode) and (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(handle):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_file_by_two_names(tmp_path):
+    (tmp_path / "photo.png").touch()
+    (tmp_path / "soft").symlink_to("photo.png")
+    os.link(tmp_path / "photo.png", tmp_path / "hard")
+    (tmp_path / "folder").mkdir()
+    for name in ("photo.png", "soft", "hard", "folder/../photo.png", "PHOTO.png"):
+        assert same_file(tmp_path / "photo.png", tmp_path / name)
+    assert same_file(tmp_path / "new.json", tmp_path / "NEW.json")              # one file on many a disk
+    assert not same_file(tmp_path / "photo.png", tmp_path / "other.png")
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):

@@ -1,7 +1,4 @@
-"""Errors in image pixels, label maps, records, and arms that never run twice."""
-
-import json
-import os
+"""Errors in image pixels and label maps."""
 
 import numpy as np
 import pytest
@@ -10,22 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from facealign_lite import evaluation, markups
+from facealign_lite import markups
 from facealign_lite.data import Augmentation, Crops, Sample
 from facealign_lite.evaluation import (
     Evaluation,
     benchmark,
-    commit,
     evaluate,
     fit_label_map,
     predict,
-    read_record,
-    run_arms,
-    write_record,
 )
-
-RECORD = {"what": "a test", "data": "none", "seeds": [0], "budget": {"steps": 1}, "commit": "abc", "device": "cpu",
-          "seconds": 0.5, "figures": {"nme": 0.05}}
 
 
 class Oracle(nn.Module):
@@ -172,138 +162,3 @@ def test_label_maps_refuse_nonsense():
             fit_label_map(*kind)
     with pytest.raises(ValueError, match="68"):
         fit_label_map(good, good)(good[:, :19])
-
-
-# Records
-
-def test_records_come_back(tmp_path):
-    figures = {"nme": np.float64(0.05), "each": np.arange(3)}
-    path = write_record("one", RECORD | {"figures": figures, "note": "kept"}, tmp_path)
-    assert os.listdir(tmp_path) == ["one.json"] and path.read_text().endswith("}\n")
-    record = read_record("one", tmp_path)
-    assert record["figures"] == {"nme": 0.05, "each": [0, 1, 2]} and record["note"] == "kept"
-
-
-@pytest.mark.parametrize("change", [{"seeds": 0}, {"figures": None}, {"commit": 7}, {"figures": {"nme": float("nan")}},
-                                    {"seconds": "long"}], ids=str)
-def test_unfit_records_are_not_written(tmp_path, change):
-    with pytest.raises(ValueError, match="record 'one'"):
-        write_record("one", RECORD | change, tmp_path)
-    assert os.listdir(tmp_path) == []
-
-
-def test_unreadable_records_are_named(tmp_path):
-    with pytest.raises(OSError, match="one.json"):
-        read_record("one", tmp_path)
-    for text, seen in (("{", "JSON"), ('{"what": "x"}', "missing.*seeds")):
-        (tmp_path / "one.json").write_text(text)
-        with pytest.raises(ValueError, match=f"one.json.*{seen}"):
-            read_record("one", tmp_path)
-    for name in ("../one", "", ".one", "a/b"):
-        with pytest.raises(ValueError, match="name"):
-            read_record(name, tmp_path)
-
-
-def test_commit_and_device_say_something():
-    assert commit() == "unknown" or len(commit().rstrip("+")) == 12
-    assert torch.__version__ in evaluation.describe_device()
-
-
-# Arms
-
-def arms_of(calls, fail_at=None):
-    def arm(name):
-        def run(seed, folder):
-            calls.append((name, seed))
-            if (name, seed) == fail_at:
-                (folder / "half").write_text("work")
-                raise KeyboardInterrupt
-            return {"nme": seed + len(name), "resumed": (folder / "half").exists()}
-        return run
-    return {"ours": arm("ours"), "plain": arm("plain")}
-
-
-def test_a_finished_arm_is_never_run_again_and_a_killed_one_goes_on(tmp_path):
-    setting = {"seeds": [0, 1], "what": "w", "data": "d", "budget": {"steps": 3}, "folder": tmp_path,
-               "work": tmp_path / "work"}
-    calls = []
-    with pytest.raises(KeyboardInterrupt):
-        run_arms("paper", arms_of(calls, ("ours", 1)), **setting)
-    assert calls == [("ours", 0), ("plain", 0), ("ours", 1)]
-    calls.clear()
-    records = run_arms("paper", arms_of(calls), **setting)
-    assert calls == [("ours", 1), ("plain", 1)]
-    assert list(records) == ["paper-ours-0", "paper-plain-0", "paper-ours-1", "paper-plain-1"]
-    assert records["paper-ours-1"]["figures"] == {"nme": 5, "resumed": True}
-    assert records["paper-plain-1"]["figures"] == {"nme": 6, "resumed": False}
-    calls.clear()
-    assert run_arms("paper", arms_of(calls), **setting) == records and calls == []
-    assert records["paper-ours-0"]["arm"] == "ours" and records["paper-ours-0"]["seeds"] == [0]
-
-
-def test_records_of_another_setting_are_not_mistaken_for_this_one(tmp_path):
-    setting = {"seeds": [0], "what": "w", "data": "d", "folder": tmp_path, "work": tmp_path / "work"}
-    run_arms("paper", arms_of([]), budget={"steps": 3}, **setting)
-    with pytest.raises(ValueError, match=r"paper-ours-0.*another setting.*3.*wanted.*4"):
-        run_arms("paper", arms_of([]), budget={"steps": 4}, **setting)
-    with pytest.raises(ValueError, match="empty"):
-        run_arms("paper", {}, budget={}, **setting)
-
-
-CLAIMS = '''
-WHAT, DATA, SEEDS, BUDGET = "toy", "none", [4], {"steps": 1}
-ARMS = {"only": lambda seed, folder: {"nme": seed / 100, "words": "no number"}}
-'''
-
-
-def test_the_command_line_runs_a_papers_arms(tmp_path, monkeypatch, capsys):
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "claims_toy.py").write_text(CLAIMS)
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
-    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
-    assert evaluation.main(["toy"]) == 0
-    assert capsys.readouterr().out == "toy-only-4 nme 0.04\n"
-    assert json.loads((tmp_path / "results" / "toy-only-4.json").read_text())["figures"]["nme"] == 0.04
-    for words in ([], ["other"]):
-        assert evaluation.main(words) == 2
-        assert "usage" in capsys.readouterr().err
-    assert evaluation.main(["toy", "only"]) == 0
-    assert evaluation.main(["toy", "only", "none"]) == 2
-    assert "only" in (message := capsys.readouterr().err) and "none" in message
-    (tmp_path / "tools" / "claims_lost.py").write_text("open('no such photos')")
-    assert evaluation.main(["lost"]) == 2
-    assert "error" in (message := capsys.readouterr().err) and "no such photos" in message
-    (tmp_path / "results" / "toy-only-4.json").write_text("{")
-    assert evaluation.main(["toy"]) == 2
-    assert "toy-only-4.json" in capsys.readouterr().err
-
-
-def test_the_command_line_runs_the_arms_it_is_told(tmp_path, monkeypatch, capsys):
-    """So that two processes can share a paper's runs; the last one prints the whole table."""
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "claims_toy.py").write_text(CLAIMS.replace("[4]", "[4, 5]").replace(
-        "ARMS = {", 'ARMS = {"other": lambda seed, folder: {"nme": 1},\n        '))
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
-    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
-    assert evaluation.main(["toy", "only"]) == 0
-    assert capsys.readouterr().out.split()[::3] == ["toy-only-4", "toy-only-5"]
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["toy-only-4.json", "toy-only-5.json"]
-    assert evaluation.main(["toy", "other", "none", "nor"]) == 2      # nothing is run before all names are known
-    assert "none nor" in capsys.readouterr().err and len(list((tmp_path / "results").iterdir())) == 2
-    assert evaluation.main(["toy"]) == 0
-    assert capsys.readouterr().out.split()[::3] == [f"toy-{arm}-{seed}" for seed in (4, 5) for arm in ("other", "only")]
-
-
-# ---- seeds ---------------------------------------------------------------------------------------------------------
-
-def test_the_records_of_an_arm_come_by_seed_and_no_other_arms(tmp_path):
-    for name, value in (("a-10", 0.3), ("a-2", 0.1), ("a-b-2", 0.9)):
-        evaluation.write_record(name, RECORD | {"figures": {"nme": value}}, tmp_path)
-    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a", tmp_path)] == [0.1, 0.3]
-    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a-b", tmp_path)] == [0.9]
-    assert evaluation.read_seeds("c", tmp_path) == []
-
-
-def test_a_spread_is_mean_and_standard_deviation():
-    assert evaluation.spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00" and evaluation.spread([1.0, 3.0], 1) == "2.0 ± 1.4"
-    assert evaluation.spread([1.234]) == "1.23" and evaluation.spread([]) == "-"

@@ -13,6 +13,7 @@ all its faces in one array on the device, and three things a loop needs:
 Shapes: B crops, C channels, S side of a crop, N faces, K landmarks.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from facealign_lite import markups
 
 from . import effects
 from .augmentation import Augmentation
+from .crops import MARGIN
 from .packed import PackedFaces
 from .samples import box_of, check_box, load_image, stacked_contours
 
@@ -59,7 +61,7 @@ class BatchedCrops:
     """
 
     def __init__(self, faces: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
-                 colour: bool = False, margin: float = 0.3, device: str | torch.device = "cpu"):
+                 colour: bool = False, margin: float = MARGIN, device: str | torch.device = "cpu"):
         if len(faces) == 0:
             raise ValueError("faces must not be empty")
         if size < SMALLEST:
@@ -77,7 +79,9 @@ class BatchedCrops:
         if arrays.contours is not None:
             pack |= {"anchors": arrays.anchors, "contours": arrays.contours,
                      "anchor_flip": np.array(markups.ANCHOR_FLIP), "contour_flip": np.array(markups.CONTOUR_FLIP)}
-        self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
+        with warnings.catch_warnings():                                                 # of a pack that must not be
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # written to: nobody does
+            self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
         # the larger the square around the face, the more pixels make one of the crop: never more than so many a side
         sides = _sides(self.boxes, margin)
         self.levels = max(1, int(sides.max() * _largest_scale(augment) / size))
@@ -480,9 +484,8 @@ class _Arrays:
 
 
 def _packed(faces: PackedFaces) -> _Arrays:
-    # mapped for writing in memory, which nobody does: torch takes no array that cannot be written
-    images = np.load(faces.path / "images.npy", mmap_mode="c")
-    return _Arrays(faces.markup, images, faces.landmarks, faces.visibility, faces.boxes, faces.anchors, faces.contours)
+    return _Arrays(faces.markup, faces.images, faces.landmarks, faces.visibility, faces.boxes, faces.anchors,
+                   faces.contours)
 
 
 def _stacked(faces: Iterable[Any]) -> _Arrays:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from facealign_lite import geometry, markups
 
 CONTOUR_POINTS = 64  # points of a contour in crops and packs, at equal arcs
+MAX_PIXELS = 1 << 27  # of an image: 11,585 x 11,585, more than any camera's but panoramas; 0.4 GB in colour
 EDGE = 1 << 15  # cv2.warpAffine counts pixels in 16 bits
 
 

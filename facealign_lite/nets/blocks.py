@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .losses import constant
+
 LUMA = (0.299, 0.587, 0.114)  # what OpenCV and PIL call grey
 
 
@@ -77,5 +79,5 @@ def to_grey(images: Tensor) -> Tensor:
         raise ValueError(f"images must be (B, 1 or 3, H, W), got shape {tuple(images.shape)}")
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
+    weights = constant(LUMA, images.device, images.dtype)
     return torch.einsum("bchw,c->bhw", images, weights)[:, None]

@@ -54,17 +54,19 @@ PAPER = HourglassConfig(image_size=256, in_channels=3, channels=256, stacks=8, s
 class Hourglass(nn.Module):
     """Down to the lowest resolution and up again, a residual unit across at every scale (Newell et al., Fig. 3).
 
-    ``block`` makes the units, by input and output width.
+    ``block`` makes the units, by input and output width; ``rise``, by width, what brings the lower half up to twice the
+    resolution, if not a unit whose every pixel becomes four.
     """
 
-    def __init__(self, depth: int, channels: int, block: Callable[[int, int], nn.Module] = Residual):
+    def __init__(self, depth: int, channels: int, block: Callable[[int, int], nn.Module] = Residual,
+                 rise: Callable[[int], nn.Module] | None = None):
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self.across = block(channels, channels)
         self.down = block(channels, channels)
-        self.inner = Hourglass(depth - 1, channels, block) if depth > 1 else block(channels, channels)
-        self.up = block(channels, channels)
+        self.inner = Hourglass(depth - 1, channels, block, rise) if depth > 1 else block(channels, channels)
+        self.up, self.doubles = (block(channels, channels), False) if rise is None else (rise(channels), True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> same shape; H and W must be multiples of 2 ** depth."""
@@ -74,7 +76,8 @@ class Hourglass(nn.Module):
         """What it gives at every resolution on the way up, ``depth`` + 1 of them, (B, C, H, W) first."""
         low = self.down(F.max_pool2d(x, 2))
         lower = self.inner.scales(low) if isinstance(self.inner, Hourglass) else [self.inner(low)]
-        return [self.across(x) + F.interpolate(self.up(lower[0]), scale_factor=2), *lower]
+        up = self.up(lower[0])
+        return [self.across(x) + (up if self.doubles else F.interpolate(up, scale_factor=2)), *lower]
 
 
 class StackedHourglass(nn.Module):

@@ -71,6 +71,19 @@ def test_plain_crops_are_those_one_at_a_time(size, side, in_colour, colour):
         assert (seen["image"][i] - wanted["image"]).abs().mean() * 255 < 1
 
 
+def test_images_need_not_be_square():
+    faces = [replace(face, image=face.image[:70]) for face in toys(2)]
+    one, many = Crops(faces, 48), BatchedCrops(faces, 48)
+    for i in range(2):
+        assert (many[i]["image"] - one[i]["image"]).abs().mean() * 255 < 0.1
+    whole = many._whole(torch.tensor([1]))[0].permute(1, 2, 0).numpy()
+    wanted = cv2.resize(faces[1].image, (48, 48), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(whole * 255, wanted, atol=1.01)
+    larger = BatchedCrops(faces, 80)._whole(torch.tensor([0]))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(larger * 255, cv2.resize(faces[0].image, (80, 80), interpolation=cv2.INTER_AREA),
+                               atol=1.01)
+
+
 def test_faces_are_averaged_down_like_those_one_at_a_time():
     """By twos; which two go together is another matter, and costs less than a grey level."""
     faces = list(SyntheticFaces(6, 160, 7))
@@ -191,6 +204,33 @@ def test_a_cuda_graph_can_hold_a_batch(augment, monkeypatch):
     both = Halves(crops, BatchedCrops(toys(2), 32, augment), "which")
     drawn = both.draws([(0, 0), (0, 1), (5, 2)])
     assert_capturable(lambda: both.batch(drawn))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_card_makes_the_crops_of_the_processor_also_from_a_graph(colour):
+    crops = BatchedCrops(toys(8, size=96, contours=True), 64, Augmentation(), colour=colour)
+    drawn = [crops.draws([(epoch, i) for i in range(8)]) for epoch in range(6)]
+    wanted = [crops.batch(draws) for draws in drawn]
+    crops.to("cuda")
+    given = {name: tensor.cuda() for name, tensor in drawn[0].items()}
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        crops.batch(given)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        held = crops.batch(given)
+    for draws, on_cpu in zip(drawn, wanted):
+        for name, tensor in draws.items():
+            given[name].copy_(tensor)
+        graph.replay()
+        plain = crops.batch(given)
+        for name, value in on_cpu.items():
+            torch.testing.assert_close(held[name], plain[name], rtol=0, atol=1e-4)
+            if name != "image":
+                torch.testing.assert_close(plain[name].cpu(), value, rtol=0, atol=1e-3)
+        # a rounded number may differ in its last place, and in JPEG a whole block with it
+        assert (plain["image"].cpu() - on_cpu["image"]).abs().mean() * 255 < 0.2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -332,6 +372,11 @@ def test_occluders_are_as_many_and_filled_as_often():
     assert black.mean() == pytest.approx(0.15 / 0.4, abs=0.03)
     box, ellipse = (seen["turn"][seen["ellipse"][:, 0] == k, :2] for k in (0, 1))
     assert (box > -1e-9).all() and 0.4 < (ellipse[:, 0] < 0).mean() < 0.6       # up to 90 degrees, up to 180
+
+
+def test_pieces_are_lent_by_every_face_alike():
+    other = BatchedCrops(toys(5), 16, Augmentation()).draws([(epoch, 3) for epoch in range(2000)])["other"]
+    assert stats.chisquare(np.bincount(other, minlength=5)).pvalue > 1e-3
 
 
 def test_what_never_happens_is_never_drawn():

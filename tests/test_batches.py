@@ -11,7 +11,7 @@ from scipy import stats
 
 from facealign_lite import markups
 from facealign_lite.data import Augmentation, Crops, Sample, augmentation, crop_matrix, effects, save_packed
-from facealign_lite.data.batches import BatchedCrops, Halves, draw_photometry, draw_placement, sample
+from facealign_lite.data.batches import BatchedCrops, Further, Halves, draw_photometry, draw_placement, sample
 from facealign_lite.data.crops import crop
 from facealign_lite.synthetic import SyntheticFaces
 
@@ -274,6 +274,41 @@ def test_halves_that_do_not_fit_are_refused():
         Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "image")
     with pytest.raises(IndexError):
         Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "which").draws([(0, 2)])
+
+
+def test_a_further_change_has_its_own_chance():
+    class Lend(torch.nn.Module):
+        """A reference for each crop, as RHT has it."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("pictures", torch.arange(4.0))
+
+        def forward(self, given, chance):
+            return given | {"chance": chance, "lent": self.pictures[(4 * chance[:, 0]).long()]}
+    crops = BatchedCrops(toys(3), 32, Augmentation(), seed=7)
+    once = Further(crops, 2, Lend(), seed=7)
+    keys = [(epoch, i) for epoch in range(600) for i in range(3)]
+    chance = once.draws(keys)["chance"]
+    twice = Further(once, 2, lambda given, other: given | {"other": other}, seed=7)
+    assert chance.shape == (1800, 2) and chance.dtype == torch.float32 and len(twice) == 3
+    numbers = np.concatenate([chance, twice.draws(keys)["chance"], crops.named(crops.draws(keys)["numbers"])["tones"],
+                              _uniform_of(crops, keys)], 1)
+    assert all(stats.kstest(row, "uniform").pvalue > 1e-4 for row in numbers.T[:4])
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(numbers.shape[1]))[:4].max() < 5 / 1800**0.5
+    torch.testing.assert_close(once.draws(keys[5:9])["chance"], chance[5:9], rtol=0, atol=0)
+    seen = batch(twice, keys[:6])
+    torch.testing.assert_close(seen["image"], batch(crops, keys[:6])["image"], rtol=0, atol=0)
+    torch.testing.assert_close(seen["chance"], chance[:6], rtol=0, atol=0)
+    assert (seen["lent"] == (4 * chance[:6, 0]).floor()).all()
+    assert twice.to("meta").data.change.pictures.device.type == crops.device.type == "meta"
+    with pytest.raises(ValueError, match="count"):
+        Further(crops, -1, Lend())
+
+
+def _uniform_of(crops, keys):
+    from facealign_lite.data import batches
+    return batches._uniform(batches._state(crops.seed, np.asarray(keys)), batches.CHANCES).T
 
 
 @pytest.mark.parametrize("faces, kind, words", [

@@ -14,7 +14,7 @@ Shapes: B crops, C channels, S side of a crop, N faces, K landmarks.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -294,6 +294,52 @@ class Halves:
         return {name: torch.cat([half[name] for half in halves]) for name in both} | {self.flag: which}
 
 
+class Further:
+    """Batched data to whose batches something more is done, with chance of its own: twins, rough boxes, references.
+
+    Args:
+        data: batched data.
+        count: uniform numbers that the change takes for each key.
+        change: ``change(batch, chance)`` -> batch, with chance (B, count) float32 in [0, 1), on the device; fit for a
+            CUDA graph where it is to be captured. One with ``to``, such as a module with buffers, is moved along.
+        seed: of the change.
+
+    Raises:
+        ValueError: for a negative count.
+    """
+
+    def __init__(self, data: Any, count: int, change: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]],
+                 seed: int = 0):
+        if count < 0:
+            raise ValueError(f"count must not be negative, got {count}")
+        self.data, self.count, self.change, self.seed = data, count, change, seed
+        # so that one change has not the chance of another, nor that of the crop
+        self.depth = 1 + getattr(data, "depth", 0)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def to(self, device: str | torch.device) -> "Further":
+        """Move the faces, and the change if it can; the same object."""
+        self.data.to(device)
+        if hasattr(self.change, "to"):
+            self.change.to(device)
+        return self
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of the data, its names after "data.", and that of the change, (B, count) float32."""
+        state = _state(self.seed, np.asarray(keys, np.int64).reshape(-1, 2))
+        # 24 bits, which float32 holds: more would round up to 1
+        chance = np.floor(_uniform(state, self.count, self.depth << 20).T * 2**24).astype(np.float32) / 2**24
+        inner = {f"data.{name}": tensor for name, tensor in self.data.draws(keys).items()}
+        return inner | _tensors({"chance": chance})
+
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The batch of the data, changed."""
+        inner = {name[len("data."):]: tensor for name, tensor in draws.items() if name.startswith("data.")}
+        return self.change(self.data.batch(inner), draws["chance"])
+
+
 def draw_placement(augment: Augmentation, chance: Iterator[NDArray]) -> dict[str, NDArray]:
     """``Augmentation.placement`` of B crops, from uniform numbers (B,): angle, scale, shift (2, B), mirrored."""
     worse = next(chance) < augment.outlier
@@ -424,9 +470,9 @@ def _state(seed: int, keys: NDArray[np.int64]) -> NDArray[np.uint64]:
     return _mixed(state)
 
 
-def _uniform(state: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+def _uniform(state: NDArray[np.uint64], count: int, first: int = 0) -> NDArray[np.float64]:
     """Numbers in [0, 1) by a counter, (count, B): number k of a crop is a function of its state and k alone."""
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (_mixed(state + steps[:, None]) >> np.uint64(11)) * 2.0**-53
 
 

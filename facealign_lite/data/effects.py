@@ -208,24 +208,22 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _quantised(planes: Tensor, table: Tensor) -> Tensor:
-    """Levels (B, P, H, W), their cosine transform by blocks of 8 in whole multiples of a table (B, 1, 1, 1, 8, 8)."""
+    """Levels (B, P, H, W), their cosine transform by blocks of 8 in whole multiples of a table (B, 1, 1, 8, 1, 8)."""
     planes = _padded(planes, 8)
     k = torch.arange(8, device=planes.device, dtype=torch.float32)
     # C(u) / 2 cos((2 x + 1) u pi / 16); its transpose takes back
     cosines = torch.cos((2 * k + 1) * k[:, None] * (math.pi / 16)) / 2
     cosines = torch.where(k[:, None] == 0, math.sqrt(1 / 8), cosines)
-    blocks = (planes - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-2, -3)  # (B, P, h, w, 8, 8)
-    waves = _both(blocks, cosines) / table
+    waves = _by_blocks(planes - 128, cosines).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)) / table
     # halves, which are frequent, away from 0 as libjpeg does, whatever the last bit says
-    waves = (waves.abs() + (0.5 + HAIR)).floor_().copysign_(waves).mul_(table)
-    blocks = _both(waves, cosines.mT).transpose(-2, -3).flatten(-4, -3).flatten(-2)
-    return (blocks + (128.5 + HAIR)).floor_().clamp_(0, 255)
+    waves = (waves.abs() + (0.5 + HAIR)).floor_().copysign_(waves).mul_(table).flatten(-2).flatten(-3, -2)
+    return (_by_blocks(waves, cosines.mT) + (128.5 + HAIR)).floor_().clamp_(0, 255)
 
 
-def _both(blocks: Tensor, matrix: Tensor) -> Tensor:
-    """M block M^T for every 8 x 8 block."""
-    rows = blocks.reshape(-1, 8) @ matrix.mT
-    return (rows.view(-1, 8, 8).mT.reshape(-1, 8) @ matrix.mT).view(-1, 8, 8).mT.reshape(blocks.shape)
+def _by_blocks(planes: Tensor, matrix: Tensor) -> Tensor:
+    """M block M^T in the place of every 8 x 8 block."""
+    rows = (planes.unflatten(-1, (-1, 8)) @ matrix.mT).flatten(-2)
+    return (matrix @ rows.unflatten(-2, (-1, 8))).flatten(-3, -2)
 
 
 def _padded(planes: Tensor, block: int) -> Tensor:
@@ -235,8 +233,8 @@ def _padded(planes: Tensor, block: int) -> Tensor:
 
 
 def _table(base: Tensor, scale: Tensor) -> Tensor:
-    """The divisors (B, 1, 1, 1, 8, 8), in whole numbers from 1 to 255."""
-    return ((base * scale + 50) / 100).floor().clamp_(1, 255).view(-1, 1, 1, 1, 8, 8)
+    """The divisors (B, 1, 1, 8, 1, 8), in whole numbers from 1 to 255."""
+    return ((base * scale + 50) / 100).floor().clamp_(1, 255).view(-1, 1, 1, 8, 1, 8)
 
 
 @lru_cache

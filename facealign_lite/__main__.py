@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from facealign_lite import markups, zoo
 from facealign_lite.align import Alignment, align
 from facealign_lite.data import load_image, write_atomic
+from facealign_lite.data.files import same_file
 
 PARTS = (((0, 17), (86, 180, 233)), ((17, 27), (230, 159, 0)), ((27, 36), (0, 158, 115)), ((36, 48), (240, 228, 66)),
          ((48, 68), (204, 121, 167)))       # Okabe and Ito's colours, as in plots.py, which needs matplotlib
@@ -52,14 +53,33 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {options.out}")
+    _check_outputs(options)
     picture = load_image(options.image)
     found = align(picture, options.box, options.model, options.device)
     if options.out is not None:
         write_atomic(options.out, cv2.imencode(".png", overlay(picture, found)[..., ::-1])[1].tobytes())
     if options.json is not None:
         write_atomic(options.json, (as_json(found, options) + "\n").encode())
-    print(f"{options.image}: box {np.round(found.box, 1).tolist()}, mean score {found.scores.mean():.2f}"
-          + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+    _say(f"{options.image}: box {np.round(found.box, 1).tolist()}, mean score {found.scores.mean():.2f}"
+         + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Nothing that is read is written over, and nothing is written twice."""
+    taken = {"the image": options.image, "--model": options.model}
+    for name, path in (("--out", options.out), ("--json", options.json)):
+        if path is None:
+            continue
+        for other, there in taken.items():
+            if same_file(path, there):
+                raise ValueError(f"{name} must be another file than {other}, got {path}")
+        taken[name] = path
+
+
+def _say(text: str) -> None:
+    """Print what the console can show; characters that it cannot as their numbers."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def as_json(found: Alignment, options: argparse.Namespace) -> str:

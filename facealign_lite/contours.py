@@ -45,11 +45,13 @@ def encode(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, int],
     return (1 - 2 * distances(contours, size, end, check).square() / sigma**2).clamp(min=0)
 
 
+@torch.no_grad()
 def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, int], reach: float,
               check: bool = True) -> Tensor:
     """Distance of every pixel from each contour, exact below ``reach`` and cut off there: (..., H, W).
 
-    Takes and raises what ``encode`` does. Costs grow with the number of points and the map, whatever the values.
+    Takes and raises what ``encode`` does. Costs grow with the number of points and the map, whatever the values. What
+    is drawn are targets: no gradient goes back to the contours.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
@@ -59,21 +61,22 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
     points = _polylines(contours, check)
     shape, points = points.shape[:-2], points.reshape(-1, *points.shape[-2:])          # (N, M, 2)
 
-    # along a segment and across it: (q - a) . u and (q - a) x u, with u = (b - a) / |b - a|; any u where b = a
+    # from a segment's middle m, along it and across it: (q - m) . u and (q - m) x u, with u = (b - a) / |b - a|, so
+    # d^2 = max(0, |(q - m) . u| - |b - a| / 2)^2 + ((q - m) x u)^2; any u will do where b = a
     step = points.diff(dim=1)                                                          # (N, M - 1, 2)
     length = torch.linalg.vector_norm(step, dim=-1)
     u = step / torch.where(length > 0, length, 1.0)[..., None]
     ux, uy = torch.where(length > 0, u[..., 0], 1.0)[..., None], u[..., 1:]
-    x = torch.arange(width, dtype=points.dtype, device=points.device) - points[:, :-1, :1]     # (N, M - 1, W)
-    y = torch.arange(height, dtype=points.dtype, device=points.device) - points[:, :-1, 1:]    # (N, M - 1, H)
+    middle, half = points[:, :-1] + step / 2, length[..., None, None] / 2
+    x = torch.arange(width, dtype=points.dtype, device=points.device) - middle[..., :1]        # (N, M - 1, W)
+    y = torch.arange(height, dtype=points.dtype, device=points.device) - middle[..., 1:]       # (N, M - 1, H)
     along_x, along_y, across_x, across_y = x * ux, y * uy, -x * uy, y * ux
     out = points.new_full((len(points), height, width), reach**2)
-    for i in range(points.shape[1] - 1):
-        along = along_x[:, i, None, :] + along_y[:, i, :, None]                        # (N, H, W)
+    for i in range(points.shape[1] - 1):                                               # in place: three times as fast
+        beyond = (along_x[:, i, None, :] + along_y[:, i, :, None]).abs_().sub_(half[:, i]).clamp_(min=0)   # (N, H, W)
         across = across_x[:, i, None, :] + across_y[:, i, :, None]
-        beyond = along - along.clamp(min=0).minimum(length[:, i, None, None])          # 0 beside the segment
-        out = torch.minimum(out, beyond.square() + across.square())
-    return out.sqrt().view(*shape, height, width)
+        torch.minimum(out, beyond.square_().addcmul_(across, across), out=out)
+    return out.sqrt_().view(*shape, height, width)
 
 
 def stack(polylines: Sequence[ArrayLike | Tensor]) -> Tensor:
@@ -137,6 +140,17 @@ def contourness(heatmaps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     score = r_a + r_c + torch.sqrt(x * x + y * y + TINY) - energy                  # Eq. 24
     orientation = torch.atan2(y, x) / 2                                            # Eq. 25
     return _join(score, heat.shape), _join(orientation, heat.shape)
+
+
+def ideal(sigma: float) -> float:
+    """What a straight contour of width ``sigma`` along a row of pixels scores on it: 4.92 at 2, as the paper has it.
+
+    Source: ACE-Net Eq. 24 on Eq. 5, where Ra and Rc are sums over products and Rb is 0.
+    """
+    t = [i / sigma for i in range(-int(WINDOW * sigma), int(WINDOW * sigma) + 1)]
+    smooth, heat = [math.exp(-x * x) for x in t], [max(0.0, 1 - 2 * x * x) for x in t]
+    match = sum((1 - 2 * x * x) * g * h for x, g, h in zip(t, smooth, heat))
+    return sum(smooth) * (2 * match - sum(g * h * h for g, h in zip(smooth, heat)))
 
 
 def _bands(sigma: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,7 +232,8 @@ def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
     """One curve from pieces that lie end to end, starting from the first.
 
     Again and again the nearest piece whose end is at most ``gap`` pixels away, and which does not turn back, is put
-    on. Closed pieces are never joined; the rest is left out.
+    on; nor may the bridge to it turn back, but for a few pixels by which two pieces overlap. Closed pieces are never
+    joined; the rest is left out.
 
     Args:
         polylines: (M, 2) each, as from ``extract``: the first is kept whatever happens.
@@ -242,9 +257,10 @@ def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
             own = curve[::-1] if at_start else curve
             for i, piece in enumerate(pieces):
                 for other in (piece, piece[::-1]):
-                    bridge = np.linalg.norm(other[0] - own[-1])
-                    if bridge <= least and _heading(own) @ -_heading(other[::-1]) > 0:
-                        best, least = (i, np.concatenate([own, other])), bridge
+                    bridge, way, on = other[0] - own[-1], _heading(own), -_heading(other[::-1])
+                    long = np.linalg.norm(bridge)
+                    if long <= least and way @ on > 0 and (long <= NEAR or min(way @ bridge, bridge @ on) > 0):
+                        best, least = (i, np.concatenate([own, other])), long
         if best is None:
             return curve
         del pieces[best[0]]

@@ -1,11 +1,13 @@
 """Plane geometry of faces: affine maps, Procrustes, polylines, splines, distances.
 
-Points are (..., 2), (x, y) in pixels. A map is a (2, 3) matrix [A | t], acting as q = A p + t.
+Points are (..., 2), (x, y) in pixels, arrays or tensors. A map is a (2, 3) matrix [A | t], acting as q = A p + t.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import make_interp_spline
+
+from facealign_lite.arrays import finite, floats
 
 Array = NDArray[np.float64]
 
@@ -25,19 +27,24 @@ def invert(matrix: ArrayLike) -> Array:
     if not abs(determinant) > 1e-12:
         raise ValueError(f"matrix must be invertible, got determinant {determinant:.3g}")
     back = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([back, -back @ matrix[:, 2]])
+    return finite(np.column_stack([back, -back @ matrix[:, 2]]), "the inverse of matrix")
 
 
 def compose(after: ArrayLike, before: ArrayLike) -> Array:
     """The (2, 3) map that applies ``before``, then ``after``."""
     after, before = _matrix(after), _matrix(before)
-    return np.column_stack([after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]])
+    return finite(np.column_stack([after[:, :2] @ before[:, :2], after[:, :2] @ before[:, 2] + after[:, 2]]),
+                  "after and before together")
 
 
 def similarity(scale: float = 1.0, angle: float = 0.0, translation: ArrayLike = (0.0, 0.0)) -> Array:
     """Scale, turn by ``angle`` radians (clockwise on the screen, where y points down), then move: (2, 3)."""
+    scale, angle = float(finite(scale, "scale")), float(finite(angle, "angle"))
+    translation = finite(translation, "translation")
+    if translation.shape != (2,):
+        raise ValueError(f"translation must be (2,), got shape {translation.shape}")
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-    return np.column_stack([[[cosine, -sine], [sine, cosine]], np.asarray(translation, np.float64)])
+    return np.column_stack([[[cosine, -sine], [sine, cosine]], translation])
 
 
 def procrustes(source: ArrayLike, target: ArrayLike) -> Array:
@@ -54,11 +61,9 @@ def procrustes(source: ArrayLike, target: ArrayLike) -> Array:
 
     Source: Umeyama 1991, closed form in two dimensions.
     """
-    source, target = _points(source), _points(target)
+    source, target = finite(_points(source), "source"), finite(_points(target), "target")
     if source.shape != target.shape or source.ndim != 2 or len(source) < 2:
         raise ValueError(f"source and target must both be (K, 2) with K >= 2, got {source.shape} and {target.shape}")
-    if not (np.isfinite(source).all() and np.isfinite(target).all()):
-        raise ValueError("source and target must be finite, got NaN or infinity")
     p, q = source - source.mean(0), target - target.mean(0)
     spread = (p**2).sum()
     if not spread > 0:
@@ -122,7 +127,7 @@ def distance_to_polyline(points: ArrayLike, polyline: ArrayLike) -> Array:
 
 
 def _points(points: ArrayLike) -> Array:
-    points = np.asarray(points, np.float64)
+    points = floats(points, "points")
     if points.ndim < 1 or points.shape[-1] != 2:
         raise ValueError(f"points must be (..., 2), got shape {points.shape}")
     return points
@@ -132,13 +137,11 @@ def _polyline(polyline: ArrayLike) -> Array:
     polyline = _points(polyline)
     if polyline.ndim != 2 or len(polyline) < 2:
         raise ValueError(f"polyline must be (M, 2) with M >= 2, got shape {polyline.shape}")
-    if not np.isfinite(polyline).all():
-        raise ValueError("polyline must be finite, got NaN or infinity")
-    return polyline
+    return finite(polyline, "polyline")
 
 
 def _matrix(matrix: ArrayLike) -> Array:
-    matrix = np.asarray(matrix, np.float64)
+    matrix = finite(matrix, "matrix")
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix must be (2, 3), got shape {matrix.shape}")
     return matrix

@@ -9,6 +9,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facealign_lite.arrays import floats
+
 Indices = tuple[int, ...]
 
 # ACE-Net Table 3
@@ -68,7 +70,7 @@ class Markup:
 
 def get(name: str) -> Markup:
     """The markup of that name. Raises ValueError for an unknown one."""
-    if name not in MARKUPS:
+    if not isinstance(name, str) or name not in MARKUPS:
         raise ValueError(f"markup must be one of {', '.join(MARKUPS)}, got {name!r}")
     return MARKUPS[name]
 
@@ -82,7 +84,7 @@ def convert(points: ArrayLike, source: str, target: str) -> NDArray[np.float64]:
     Raises:
         ValueError: if the conversion would have to invent points, or the count is wrong.
     """
-    points = np.asarray(points, np.float64)
+    points = floats(points, "points")
     if points.shape[-2:] != (get(source).count, 2):
         raise ValueError(f"points of markup {source!r} must be (..., {get(source).count}, 2), got {points.shape}")
     get(target)

@@ -1,6 +1,7 @@
 """How wrong a prediction is: per-image errors first; everything else is a reduction of them.
 
-Points (N, K, 2) or (K, 2), in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %. Nothing is mutated.
+Points (N, K, 2) or (K, 2), arrays or tensors, in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %.
+Nothing is mutated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import geometry, markups
+from facealign_lite.arrays import finite, floats
 
 NORMALIZERS = ("inter_ocular", "inter_pupil", "box", "diagonal")
 # the columns of ACE-Net's Table 1; brows are left out, as there
@@ -26,13 +28,14 @@ def nme(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", ma
         normalizer: the length one divides by: "inter_ocular", between the outer eye corners; "inter_pupil", between
             the pupils or the centres of the eyes' landmarks; "box", sqrt(w h) of the box; "diagonal", that of the box.
         markup: says which landmarks those are.
-        box: (N, 4) or (4,) left, top, right, bottom; without it the box of the target landmarks.
+        box: (N, 4) or (4,) left, top, right, bottom, around the middle of the target landmarks; without it their box.
 
     Returns:
         (N,), or (1,) for a single image.
 
     Raises:
-        ValueError: for wrong shapes, NaN, an unknown normaliser or markup, or a normaliser of length zero.
+        ValueError: for wrong shapes, NaN, an unknown normaliser or markup, a normaliser of length zero, or a box that
+            is not (left, top, right, bottom) or lies elsewhere, as one does that is meant as (x, y, width, height).
 
     Source: TAB Eq. 6, SCPAN Eq. 21, RHT Eq. 10, MSM Eq. 12.
     """
@@ -45,7 +48,8 @@ def per_landmark(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_oc
     pred, target = _points(pred, "pred", markup), _points(target, "target", markup)
     if pred.shape != target.shape:
         raise ValueError(f"pred and target must have one shape, got {pred.shape} and {target.shape}")
-    return np.linalg.norm(pred - target, axis=-1) / normalizing_length(target, normalizer, markup, box)[:, None]
+    length = normalizing_length(target, normalizer, markup, box)
+    return finite(np.linalg.norm(pred - target, axis=-1) / length[:, None], "the errors of pred")
 
 
 def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", box: ArrayLike | None = None) -> Array:
@@ -57,11 +61,7 @@ def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", b
         right, left = markups.get(markup).normalizers[normalizer]
         length = np.linalg.norm(target[:, list(right)].mean(1) - target[:, list(left)].mean(1), axis=-1)
     else:
-        if box is None:
-            box = np.concatenate([target.min(1), target.max(1)], axis=1)
-        box = np.asarray(box, np.float64).reshape(-1, 4)
-        if len(box) != len(target):
-            raise ValueError(f"box must be one for each of {len(target)} images, got {len(box)}")
+        box = np.concatenate([target.min(1), target.max(1)], axis=1) if box is None else _boxes(box, target)
         w, h = (box[:, 2:] - box[:, :2]).T
         length = np.sqrt(np.maximum(w * h, 0)) if normalizer == "box" else np.hypot(w, h)
     if not (length > 0).all():
@@ -114,13 +114,20 @@ def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike],
     if unknown := (set(true_anchors) - set(markups.ANCHORS)) | (
             (set(true_contours) | set(contours)) - set(markups.CONTOURS)):
         raise ValueError(f"names must be of markups.ANCHORS and CONTOURS, got {sorted(unknown)}")
-    anchors = np.asarray(anchors, np.float64)
+    anchors = floats(anchors, "anchors")
     if anchors.shape != (len(markups.ANCHORS), 2):
         raise ValueError(f"anchors must be ({len(markups.ANCHORS)}, 2), got shape {anchors.shape}")
-    errors = {name: np.linalg.norm(anchors[markups.ANCHORS.index(name)] - np.asarray(point, np.float64))[None]
-              for name, point in true_anchors.items()}
+    if not 0 <= missing < np.inf:
+        raise ValueError(f"missing must not be negative or infinite, got {missing}")
+    errors = {}
+    for name, point in true_anchors.items():
+        if (point := floats(point, name)).shape != (2,):
+            raise ValueError(f"true_anchors must be (2,) each, got shape {point.shape} for {name}")
+        errors[name] = np.linalg.norm(anchors[markups.ANCHORS.index(name)] - point)[None]
     for name, points in true_contours.items():
-        points = np.asarray(points, np.float64).reshape(-1, 2)
+        points = floats(points, name)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"true_contours must be (n, 2) each, got shape {points.shape} for {name}")
         errors[name] = (geometry.distance_to_polyline(points, contours[name]) if name in contours
                         else np.full(len(points), missing * length))
     errors = {name: error / length for name, error in errors.items()}
@@ -155,7 +162,7 @@ def nme_ac(errors: Mapping[str, ArrayLike], names: Sequence[str] | None = None) 
 
     Source: ACE-Net Eq. 14.
     """
-    some = [errors[name] for name in (errors if names is None else names) if name in errors]
+    some = [floats(errors[name], name) for name in (errors if names is None else names) if name in errors]
     if not some:
         raise ValueError(f"errors must hold one of {list(names or [])}, got {sorted(errors)}")
     return float(np.concatenate([np.ravel(each) for each in some]).mean())
@@ -172,7 +179,10 @@ def ced(errors: ArrayLike, thresholds: ArrayLike) -> Array:
     Returns:
         same shape as ``thresholds``, rising from 0 to 1.
     """
-    return np.searchsorted(np.sort(_errors(errors)), np.asarray(thresholds, np.float64), side="right") / np.size(errors)
+    errors, thresholds = _errors(errors), floats(thresholds, "thresholds")
+    if np.isnan(thresholds).any():
+        raise ValueError("thresholds must be numbers, got NaN")
+    return np.searchsorted(np.sort(errors), thresholds, side="right") / len(errors)
 
 
 def auc(errors: ArrayLike, limit: float = 0.1) -> float:
@@ -185,24 +195,36 @@ def auc(errors: ArrayLike, limit: float = 0.1) -> float:
 
 
 def _points(points: ArrayLike, name: str, markup: str) -> Array:
-    points = np.asarray(points, np.float64)
+    points = finite(points, name)
     points = points[None] if points.ndim == 2 else points
     count = markups.get(markup).count
     if points.ndim != 3 or points.shape[1:] != (count, 2) or len(points) == 0:
         raise ValueError(f"{name} must be (N, {count}, 2) in markup {markup!r}, got shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
     return points
 
 
+def _boxes(box: ArrayLike, target: Array) -> Array:
+    """(N, 4), each around the middle of its landmarks."""
+    box = finite(box, "box")
+    if box.shape not in {(4,), (len(target), 4)} or box.size != 4 * len(target):
+        raise ValueError(f"box must be one for each of {len(target)} images, ({len(target)}, 4), got shape {box.shape}")
+    box, middle = box.reshape(-1, 4), target.mean(1)
+    good = (box[:, :2] < middle) & (middle < box[:, 2:])
+    if not good.all():
+        i = np.flatnonzero(~good.all(1))[0]
+        raise ValueError(f"box must be (left, top, right, bottom), not (x, y, width, height), around the landmarks, "
+                         f"whose middle is {middle[i].round(1).tolist()}, got {box[i].tolist()} for image {i}")
+    return box
+
+
 def _errors(errors: ArrayLike) -> Array:
-    errors = np.asarray(errors, np.float64).ravel()
+    errors = floats(errors, "errors").ravel()
     if errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
         raise ValueError("errors must be finite, not negative and at least one")
     return errors
 
 
 def _positive(value: float, name: str) -> float:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+    if not 0 < value < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
     return float(value)

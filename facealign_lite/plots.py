@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
+from facealign_lite.arrays import finite, floats, plain
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -47,17 +48,18 @@ def show(image: NDArray, landmarks: ArrayLike | None = None, contours: Mapping[s
     Raises:
         ValueError: if shapes do not match.
     """
+    image = _image(image)
     ax = ax or plt.subplots()[1]
-    image = np.asarray(image)
-    if image.ndim not in (2, 3):
-        raise ValueError(f"image must be (H, W) or (H, W, 3), got shape {image.shape}")
     ax.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else None)
     for i, polyline in enumerate((contours or {}).values()):
-        ax.plot(*np.asarray(polyline).T, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
+        ax.plot(*_line(polyline).T, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
     if landmarks is not None:
         _points(ax, landmarks, visibility, size)
     if box is not None:
-        left, top, right, bottom = np.asarray(box, np.float64)
+        box = finite(box, "box")
+        if box.shape != (4,):
+            raise ValueError(f"box must be (left, top, right, bottom), got shape {box.shape}")
+        left, top, right, bottom = box
         ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=VERMILION, linewidth=1.2)
     return _plain(ax, image.shape, title)
 
@@ -112,6 +114,9 @@ def sheet(images: Sequence[NDArray], landmarks: Sequence[ArrayLike] | None = Non
     """
     if len(images) == 0:
         raise ValueError("images must not be empty")
+    if columns < 1 or not size > 0:
+        raise ValueError(f"columns and size must be positive, got {columns} and {size}")
+    images = [_image(image) for image in images]
     for name, those in (("landmarks", landmarks), ("contours", contours), ("titles", titles)):
         if those is not None and len(those) != len(images):
             raise ValueError(f"{name} must be as many as images, {len(images)}, got {len(those)}")
@@ -124,7 +129,7 @@ def sheet(images: Sequence[NDArray], landmarks: Sequence[ArrayLike] | None = Non
         x, y = i % columns * size, i // columns * size
 
         def place(points: ArrayLike, scale: float = scale, x: float = x, y: float = y) -> NDArray:
-            return (np.asarray(points) + 0.5) * scale - 0.5 + [x, y]
+            return (_line(points) + 0.5) * scale - 0.5 + [x, y]
 
         ax.imshow(image, cmap="gray", vmin=0, vmax=255,
                   extent=(x - 0.5, x + width * scale - 0.5, y + height * scale - 0.5, y - 0.5))
@@ -149,15 +154,15 @@ def heatmap(image: NDArray, heatmaps: ArrayLike, colours: Sequence[str] | None =
     Raises:
         ValueError: if ``heatmaps`` is not (K, h, w).
     """
-    maps = np.asarray(heatmaps, np.float64)
-    if maps.ndim != 3:
+    maps = finite(heatmaps, "heatmaps")
+    if maps.ndim != 3 or not maps.size:
         raise ValueError(f"heatmaps must be (K, h, w), got shape {maps.shape}")
     colours = colours or part_colours(len(maps))
     ax = show(image, ax=ax)
     maps = np.clip(maps, 0, None) / np.maximum(maps.max((1, 2), keepdims=True), 1e-12)
     rgb = np.array([to_rgb(colour) for colour in colours])
     colour = np.einsum("kyx,kc->yxc", maps, rgb) / np.maximum(maps.sum(0), 1e-12)[..., None]
-    height, width = np.asarray(image).shape[:2]
+    height, width = _image(image).shape[:2]
     ax.imshow(np.dstack([np.clip(colour, 0, 1), 0.85 * maps.max(0)]), extent=(-0.5, width - 0.5, height - 0.5, -0.5),
               interpolation="bilinear")
     return _plain(ax, (height, width), title)
@@ -170,13 +175,13 @@ def ced(errors: Mapping[str, ArrayLike], limit: float = 0.1, ax: Axes | None = N
         errors: per-image errors as fractions, by the name of the method.
         limit: right end of the axis, and of the area.
     """
+    areas = {name: metrics.auc(values, limit) for name, values in errors.items()}
     ax = ax or plt.subplots()[1]
     thresholds = np.linspace(0, limit, 201)
     for i, (name, values) in enumerate(errors.items()):
-        values = np.sort(np.asarray(values, np.float64))
-        share = np.searchsorted(values, thresholds, side="right") / len(values)
+        share = metrics.ced(values, thresholds)
         ax.plot(100 * thresholds, 100 * share, color=COLOURS[i % len(COLOURS)], linestyle=("-", "--", "-.", ":")[i % 4],
-                label=f"{name} (AUC {metrics.auc(values, limit):.3f})")
+                label=f"{name} (AUC {areas[name]:.3f})")
     ax.set(xlabel="NME, %", ylabel="images below, %", xlim=(0, 100 * limit), ylim=(0, 100))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right", fontsize="small")
@@ -188,13 +193,20 @@ def part_errors(errors: Mapping[str, ArrayLike], markup: str = "68", ax: Axes | 
 
     Args:
         errors: per-landmark errors (N, K) as fractions, by the name of the method.
+
+    Raises:
+        ValueError: if they are not of the markup, or not finite.
     """
+    groups, count = markups.get(markup).groups, markups.get(markup).count
+    errors = {name: finite(values, name) for name, values in errors.items()}
+    for name, values in errors.items():
+        if values.ndim != 2 or values.shape[1] != count or not len(values):
+            raise ValueError(f"errors must be (N, {count}) in markup {markup!r}, got shape {values.shape} for {name!r}")
     ax = ax or plt.subplots()[1]
-    groups = markups.get(markup).groups
     parts = [part for part in PARTS if part in groups]
     width = 0.8 / max(len(errors), 1)
     for i, (name, values) in enumerate(errors.items()):
-        heights = [100 * np.asarray(values)[:, list(groups[part])].mean() for part in parts]
+        heights = [100 * values[:, list(groups[part])].mean() for part in parts]
         where = np.arange(len(parts)) + (i - (len(errors) - 1) / 2) * width
         bars = ax.bar(where, heights, width, label=name, color=COLOURS[i % len(COLOURS)],
                       hatch=("", "//", "..", "xx")[i % 4], edgecolor="white")
@@ -206,10 +218,10 @@ def part_errors(errors: Mapping[str, ArrayLike], markup: str = "68", ax: Axes | 
 
 
 def _points(ax: Axes, landmarks: ArrayLike, visibility: ArrayLike | None, size: float) -> None:
-    landmarks = np.asarray(landmarks, np.float64)
+    landmarks = floats(landmarks, "landmarks")
     if landmarks.ndim != 2 or landmarks.shape[1] != 2:
         raise ValueError(f"landmarks must be (K, 2), got shape {landmarks.shape}")
-    seen = np.ones(len(landmarks), bool) if visibility is None else np.asarray(visibility, bool)
+    seen = np.ones(len(landmarks), bool) if visibility is None else plain(visibility, "visibility") != 0
     if seen.shape != (len(landmarks),):
         raise ValueError(f"visibility must be ({len(landmarks)},), got {seen.shape}")
     colours = np.array(part_colours(len(landmarks)))
@@ -218,8 +230,15 @@ def _points(ax: Axes, landmarks: ArrayLike, visibility: ArrayLike | None, size: 
         ax.scatter(*landmarks[~seen].T, s=size, facecolors="none", edgecolors=colours[~seen], linewidths=1)
 
 
+def _image(image: ArrayLike) -> NDArray:
+    image = plain(image, "image")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)) or not image.size:
+        raise ValueError(f"image must be (H, W) or (H, W, 3), got shape {image.shape}")
+    return image
+
+
 def _line(points: ArrayLike) -> NDArray[np.float64]:
-    points = np.asarray(points, np.float64)
+    points = floats(points, "anchors and contours")
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f"anchors and contours must be (M, 2), got shape {points.shape}")
     return points

@@ -1,11 +1,15 @@
 """Trained lite networks by name, and the one file format they are kept in.
 
 A weights file is safetensors: nothing in it is ever executed. Its metadata names the architecture and holds the
-configuration and a training record as JSON, so that a file alone is enough to build its network.
+configuration and a training record as JSON, so that a file alone is enough to build its network. What the
+configuration asks for is compared with the tensors that are there before any memory is taken for it. ``SHA256SUMS``
+beside the shipped files, as ``sha256sum`` writes it, is compared with them when one is loaded by name.
 """
 
+import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
@@ -35,7 +40,9 @@ MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces o
 ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet),
                  "Rht": (RhtConfig, Rht), "Msm": (MsmConfig, Msm),
                  "Scpan": (ScpanConfig, Scpan), "TAB": (TabConfig, TAB)}
+SUMS = "SHA256SUMS"
 LARGEST_HALF = 65504.0
+LARGEST_NUMBER, LARGEST_CROP = 1 << 16, 1 << 12      # in a configuration that is read from a file
 
 
 def names() -> list[str]:
@@ -51,7 +58,8 @@ def load(name: str | os.PathLike, device: str | torch.device = "auto") -> nn.Mod
         device: "auto" for the fastest there is, or what ``torch.device`` takes.
 
     Raises:
-        ValueError: for an unknown name, or a file that is not a network of this library.
+        ValueError: for an unknown name, a shipped file that is not what was shipped, or a file that is not a network of
+            this library.
         OSError: if the weights file is missing or unreadable.
     """
     device = pick_device(device)
@@ -59,14 +67,14 @@ def load(name: str | os.PathLike, device: str | torch.device = "auto") -> nn.Mod
         return read(name)[0].to(device)
     if name not in MODELS:
         raise ValueError(f"model must be one of {names()} or the path of a .safetensors file, got {name!r}")
-    return read(FOLDER / f"{name}.safetensors")[0].to(device)
+    return read(_shipped(name))[0].to(device)
 
 
 def record(name: str) -> dict[str, Any]:
     """What was written about the training of model ``name``: data, steps, seed, figures."""
     if name not in MODELS:
         raise ValueError(f"model must be one of {names()}, got {name!r}")
-    return read(FOLDER / f"{name}.safetensors")[1]
+    return read(_shipped(name))[1]
 
 
 def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | None = None,
@@ -115,17 +123,20 @@ def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from None
-    model = _build(metadata, path)
-    wanted = model.state_dict()
+    with torch.device("meta"):                       # shapes without numbers: no memory is taken
+        wanted = _build(metadata, path, len(tensors))
+    config, wanted = wanted.config, wanted.state_dict()
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     wrong = sorted(name for name in wanted.keys() | tensors.keys()
-                   if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape)
+                   if name not in wanted or name not in tensors or wanted[name].shape != tensors[name].shape
+                   or wanted[name].is_floating_point() != tensors[name].is_floating_point())
     if wrong:
-        raise ValueError(f"{path} must hold the weights of {model.config}; {len(wrong)} are missing, foreign or of "
+        raise ValueError(f"{path} must hold the weights of {config}; {len(wrong)} are missing, foreign or of "
                          f"another shape, first {wrong[0]!r}")
     _check_finite(tensors, path)
+    model = _build(metadata, path, len(tensors))
     model.load_state_dict(tensors)
-    return model.eval(), json.loads(metadata.get("record", "{}"))
+    return model.eval(), _json(metadata.get("record", "{}"), "record", path)
 
 
 def pick_device(device: str | torch.device = "auto") -> torch.device:
@@ -140,25 +151,73 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
+        if found.type == "meta":
+            raise TypeError("it holds no numbers")
+    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', 'mps', ... and be present, "
-                         f"got {device!r} ({str(error).splitlines()[0]})") from None
+                         f"got {device!r} ({' '.join(str(error).splitlines()[:1])})") from None
     return found
 
 
-def _build(metadata: Mapping[str, str], path: Path) -> nn.Module:
-    """An untrained network of the configuration that the file names."""
+def _shipped(name: str) -> Path:
+    """The weights file of that name, if it is still what was shipped."""
+    path, sums = FOLDER / f"{name}.safetensors", FOLDER / SUMS
+    if path.is_file() and sums.is_file():
+        wanted = dict(line.split()[::-1] for line in sums.read_text().splitlines()).get(path.name)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"{path} must be the file whose SHA-256 is in {SUMS} beside it, and is damaged or another:"
+                             " install the library anew, or call zoo.write_sums() if you have trained it")
+    return path
+
+
+def write_sums() -> None:
+    """Note the SHA-256 of all weights in ``FOLDER``: for whoever has trained them anew."""
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+             for path in sorted(FOLDER.glob("*.safetensors"))]
+    write_atomic(FOLDER / SUMS, "".join(lines).encode())
+
+
+def _json(text: str, name: str, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold its {name} as JSON in its metadata, got {text!r:.80} ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold its {name} by name in its metadata, got {text!r:.80}")
+    return found
+
+
+def _build(metadata: Mapping[str, str], path: Path, parameters: int) -> nn.Module:
+    """An untrained network of the configuration that the file names, as long as it has at most so many parameters."""
     if metadata.get("format") != FORMAT or metadata.get("architecture") not in ARCHITECTURES:
         raise ValueError(f"{path} must say format {FORMAT!r} and one of {sorted(ARCHITECTURES)} in its metadata, "
                          f"got {metadata.get('format')!r} and {metadata.get('architecture')!r}")
     config, architecture = ARCHITECTURES[metadata["architecture"]]
+    fields = _json(metadata.get("config", ""), "config", path)
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    counted, here = 0, threading.get_ident()
+
+    def count(*_: Any) -> None:
+        nonlocal counted
+        counted += threading.get_ident() == here
+        if counted > parameters:
+            raise ValueError(f"its network has more than the {parameters} tensors of the file")
+
+    guard = register_module_parameter_registration_hook(count)      # a hundred thousand layers take minutes to build
     try:
-        fields = json.loads(metadata["config"])
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        for name, value in fields.items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, (int, float)) and not abs(number) <= LARGEST_NUMBER:
+                    raise ValueError(f"{name} must be at most {LARGEST_NUMBER}")
+        if isinstance(size := fields.get("image_size"), int) and size > LARGEST_CROP:
+            raise ValueError(f"image_size must be at most {LARGEST_CROP}")
         return architecture(config(**fields))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RuntimeError, ArithmeticError, MemoryError,
+            RecursionError) as error:
         raise ValueError(f"{path} must hold a {config.__name__} in its metadata, "
-                         f"got {metadata.get('config')!r} ({error})") from None
+                         f"got {metadata['config']!r:.400} ({error})") from None
+    finally:
+        guard.remove()
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

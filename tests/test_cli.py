@@ -98,6 +98,7 @@ def test_no_face(tmp_path, capsys):
     [], ["--box", "1", "2", "3"], ["--box", "a", "b", "c", "d"], ["--nonsense"], ["--box", "5", "5", "5", "9"],
     ["--box", "9000", "5", "9100", "90"], ["--box", "nan", "5", "9", "9"], [*BOX, "--model", "nobody"],
     [*BOX, "--model", "absent.safetensors"], [*BOX, "--device", "abacus"], [*BOX, "--out", "o.jpg"],
+    [*BOX, "--device", "meta"], [*BOX, "--device", "hpu"], [*BOX, "--device", "privateuseone"],
 ])
 def test_bad_arguments(photo, capsys, arguments):
     assert failed(capsys, *([photo, *arguments] if arguments else []))
@@ -114,6 +115,33 @@ def test_a_file_that_cannot_be_written(photo, tmp_path, capsys):
 def test_any_box_text_ends_in_0_or_2(photo, capsys, words):
     assert main([str(photo), "--box", *words, "--device", "cpu"]) in (0, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [
+    ["--out", "photo.png"], ["--json", "photo.png"], ["--out", "folder/../photo.png"], ["--json", "soft"],
+    ["--out", "hard.png"], ["--json", "PHOTO.png"], ["--out", "new.png", "--json", "new.png"],
+    ["--out", "new.png", "--json", "NEW.PNG"], ["--json", "weights.safetensors", "--model", "weights.safetensors"],
+], ids=" ".join)
+def test_nothing_that_is_read_is_written_over(photo, tmp_path, capsys, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(photo.read_bytes())
+    (tmp_path / "weights.safetensors").write_bytes((zoo.FOLDER / "hourglass.safetensors").read_bytes())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "soft").symlink_to("photo.png")
+    os.link("photo.png", "hard.png")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert "another file" in failed(capsys, "photo.png", *BOX, *options)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_console_that_lacks_the_letters_shows_their_numbers(photo, tmp_path):
+    name = tmp_path / "łódź 顔.png"
+    name.write_bytes(photo.read_bytes())
+    for encoding in ("ascii", "cp1252"):
+        done = subprocess.run([sys.executable, "-m", "facealign_lite", str(name), *BOX, "--device", "cpu"],
+                              capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "0",
+                                                                     "PYTHONIOENCODING": encoding})
+        assert done.returncode == 0 and done.stderr == b"" and rb"\u9854.png: box" in done.stdout
 
 
 def test_grey_pictures_and_points_outside_are_drawn():

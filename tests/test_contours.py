@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from facealign_lite import geometry
 from facealign_lite.acenet import to_loss
-from facealign_lite.contours import contourness, distances, encode, stack
+from facealign_lite.contours import contourness, distances, encode, ideal, stack
 
 DOUBLE = {"dtype": torch.float64}
 TURN = math.pi / 2
@@ -135,11 +135,19 @@ def test_a_single_point_is_an_anchor():
     np.testing.assert_allclose(encode([[4.3, 7.6]] * 2, 12, 2.0), wanted, atol=1e-12)
 
 
-def test_drawing_and_contourness_can_be_captured_and_have_finite_gradients():
-    lines = torch.tensor([[[1.3, 2], [9, 3.2], [9, 3.2]], [[-40, 2], [4.1, 4], [4.1, 4]]], requires_grad=True)
-    assert_capturable(lambda: contourness(encode(lines, (14, 12), 2.0, check=False), 2.0)[0])
-    assert lines.grad.isfinite().all() and lines.grad.abs().max() > 0
-    assert encode(lines.detach() * math.nan, 8, 2.0, check=False).isnan().all()
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0, 3.0, 4.0])
+def test_the_ideal_score_is_that_of_a_line_along_a_row(sigma):
+    assert middle(line(0, sigma), sigma) == pytest.approx(ideal(sigma), abs=1e-5)
+    assert round(ideal(2.0), 2) == 4.92
+
+
+def test_drawing_and_contourness_can_be_captured():
+    lines = torch.tensor([[[1.3, 2], [9, 3.2], [9, 3.2]], [[-40, 2], [4.1, 4], [4.1, 4]]])
+    assert_capturable(lambda: encode(lines, (14, 12), 2.0, check=False))
+    assert encode(lines * math.nan, 8, 2.0, check=False).isnan().all()
+    heat = torch.rand(2, 3, 40, 35, generator=torch.manual_seed(0), requires_grad=True)
+    assert_capturable(lambda: contourness(heat, 2.0))
+    assert heat.grad.isfinite().all() and heat.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("call, word", [

@@ -250,6 +250,11 @@ TWELVE = np.zeros((12, 2))
     (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, LINES, 0.0), "length"),
     (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, LINES, np.nan), "length"),
     (lambda: metrics.anchor_contour_errors(TWELVE[:11], LINES, {}, LINES, 9.0), "anchors"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"nose_tip": 3.0}, LINES, 9.0), "nose_tip"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"nose_tip": np.ones((2, 2))}, LINES, 9.0), "nose_tip"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {}, {"chin_boundary": np.ones((2, 9))}, 9.0), "chin"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, {}, {}, LINES, 9.0, -1.0), "missing"),
+    (lambda: metrics.anchor_contour_errors(TWELVE, {}, {}, LINES, 9.0, np.nan), "missing"),
     (lambda: metrics.anchor_contour_errors(TWELVE, {"chin": LINES["chin_boundary"]}, {}, LINES, 9.0), "chin"),
     (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"tip": [0, 0]}, LINES, 9.0), "tip"),
     (lambda: metrics.anchor_contour_errors(TWELVE, LINES, {"nose_tip": [0, np.nan]}, LINES, 9.0), "nose_tip"),
@@ -287,10 +292,45 @@ def test_a_length_of_zero_is_refused(normalizer):
         metrics.nme(pred, target, normalizer)
 
 
-@pytest.mark.parametrize("box", [[0, 0, 10, 0], [10, 0, 0, 10], [0, 0, np.nan, 5]])
-def test_a_box_without_area_is_refused(box):
-    with pytest.raises(ValueError, match="box must be a positive"):
-        metrics.nme(*faces(n=1), "box", box=box)
+@pytest.mark.parametrize("box", [
+    [0, 0, 10, 0], [10, 0, 0, 10], [0, 0, np.nan, 5], [0, 0, np.inf, np.inf], [200, 200, 0, 0], [-np.inf, 0, 200, 200],
+    [0, 0, 200], [[0, 0], [200, 200]], [300, 300, 400, 400],
+    [90, 80, 100, 100],                                    # (x, y, w, h) of a face that fills (90, 80) to (190, 180)
+], ids=str)
+@pytest.mark.parametrize("normalizer", ["box", "diagonal"])
+def test_a_box_that_is_not_around_the_face_is_refused(normalizer, box):
+    pred, target = faces(n=1)
+    target = target / 2 + [90, 80]                         # of 200 pixels, now 100
+    with pytest.raises(ValueError, match="box must be"):
+        metrics.nme(pred, target, normalizer, box=box)
+
+
+def test_numbers_too_large_for_an_error_are_refused():
+    pred, target = faces()
+    with pytest.raises(ValueError, match="finite"):
+        metrics.nme(pred * 1e200, target)
+    with pytest.raises(ValueError, match="finite"):
+        metrics.nme(pred * 1e95, target * 1e-150)
+
+
+def test_what_a_network_gives_is_measured():
+    """Tensors with gradient, in half precision, in lists."""
+    torch = pytest.importorskip("torch")
+    pred, target = faces()
+    wanted = metrics.nme(pred, target)
+    for tensor in (torch.tensor(pred, requires_grad=True), list(torch.tensor(pred, requires_grad=True)),
+                   torch.tensor(pred, dtype=torch.float32)):
+        np.testing.assert_allclose(metrics.nme(tensor, torch.tensor(target)), wanted, rtol=1e-6)
+    for kind in (torch.bfloat16, torch.float16):
+        low = torch.tensor(pred, dtype=kind, requires_grad=True)
+        np.testing.assert_allclose(metrics.nme(low, target), metrics.nme(low.detach().double().numpy(), target))
+    errors = torch.rand(9, requires_grad=True)
+    assert metrics.auc(errors) == metrics.auc(errors.tolist())
+    assert metrics.failure_rate(errors) == metrics.failure_rate(errors.tolist())
+    np.testing.assert_array_equal(metrics.ced(errors, errors), metrics.ced(errors.tolist(), errors.tolist()))
+    anchors = {name: torch.tensor(pred[0, i], requires_grad=True) for i, name in enumerate(markups.ANCHORS)}
+    found = metrics.anchor_contour_errors(torch.zeros(12, 2, requires_grad=True), {}, anchors, {}, 1.0)
+    assert metrics.nme_ac({name: torch.tensor(value) for name, value in found.items()}) == metrics.nme_ac(found)
 
 
 GOOD = np.random.default_rng(0).uniform(0, 9, (1, 68, 2))
@@ -307,6 +347,13 @@ BAD[0, 3, 1] = np.nan
     (lambda: metrics.nme(GOOD, GOOD, "eyes"), "inter_ocular, inter_pupil, box, diagonal"),
     (lambda: metrics.nme(GOOD, GOOD, markup="67"), "markup"),
     (lambda: metrics.nme(GOOD, GOOD, "box", box=[[0, 0, 1, 1]] * 2), "box"),
+    (lambda: metrics.nme(GOOD + 1j, GOOD), "pred.*complex"),
+    (lambda: metrics.nme(GOOD.astype(str), GOOD), "pred"),
+    (lambda: metrics.nme(GOOD.astype(object), GOOD), "pred.*object"),
+    (lambda: metrics.nme([[1, 2], [3]], GOOD), "pred must be numbers"),
+    (lambda: metrics.auc([0.1], np.inf), "limit"),
+    (lambda: metrics.auc([0.1 + 1j]), "errors"),
+    (lambda: metrics.ced([0.1], [np.nan]), "thresholds"),
     (lambda: metrics.failure_rate([]), "errors"),
     (lambda: metrics.failure_rate([0.1, np.nan]), "errors"),
     (lambda: metrics.failure_rate([0.1], 0), "threshold"),

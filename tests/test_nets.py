@@ -64,6 +64,14 @@ def test_parameters_are_those_of_the_paper():
     assert one < 1_000_000 and PAPER.heatmap_size == 64 and LITE.heatmap_size == 32
 
 
+def test_frozen_weights_are_counted_unless_only_the_trained_are_asked_for():
+    unit = Residual(64, 128)
+    everything = parameter_count(unit)
+    unit.skip.requires_grad_(False)
+    assert parameter_count(unit) == everything == sum(p.numel() for p in unit.parameters())
+    assert parameter_count(unit, trained=True) == everything - 64 * 128
+
+
 def test_every_stack_predicts_and_learns():
     net = StackedHourglass(TINY)
     outputs = net(torch.randn(3, 1, 32, 32))

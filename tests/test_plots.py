@@ -49,6 +49,38 @@ def test_show_draws_points_contours_and_box():
     assert ax.get_xlim() == (-0.5, 59.5) and ax.get_ylim() == (39.5, -0.5)
 
 
+def test_what_a_network_gives_is_drawn():
+    torch = pytest.importorskip("torch")
+    points = torch.tensor(POINTS, dtype=torch.bfloat16, requires_grad=True)
+    lines = {"chin_boundary": points[:9]}
+    wanted = points.detach().double().numpy()
+    full, = plots.show(torch.tensor(IMAGE), points, lines, box=points[:2].flatten().sort().values).collections
+    np.testing.assert_allclose(full.get_offsets(), wanted)
+    np.testing.assert_allclose(plots.contours(IMAGE, lines, points[:12]).lines[0].get_xydata(), wanted[:9])
+    assert plots.heatmap(IMAGE, torch.rand(68, 8, 8, requires_grad=True)) is not None
+    assert plots.sheet([torch.tensor(IMAGE)], [points], [lines]) is not None
+    errors = {"net": torch.rand(5, 68, requires_grad=True)}
+    heights = [bar.get_height() for bar in plots.part_errors(errors).patches]
+    assert heights == [bar.get_height() for bar in plots.part_errors({"net": errors["net"].detach()}).patches]
+    assert plots.ced({"net": errors["net"].mean(1)}) is not None
+
+
+@pytest.mark.parametrize("call, word", [
+    (lambda: plots.part_errors({"a": np.zeros((3, 68))}, "98"), "98"), (lambda: plots.part_errors({"a": [1.0]}), "68"),
+    (lambda: plots.part_errors({"a": np.full((3, 68), np.nan)}), "finite"),
+    (lambda: plots.sheet([IMAGE], columns=0), "columns"), (lambda: plots.sheet(["text"]), "image"),
+    (lambda: plots.show(IMAGE[:0]), "image"), (lambda: plots.show(None), "image"),
+    (lambda: plots.show(IMAGE, box=(1, 2)), "box"), (lambda: plots.show(IMAGE, contours={"a": [1, 2]}), "contours"),
+    (lambda: plots.heatmap(IMAGE, np.full((2, 3, 3), np.nan)), "heatmaps"),
+    (lambda: plots.heatmap(IMAGE, np.zeros((0, 3, 3))), "heatmaps"), (lambda: plots.ced({"a": []}), "errors"),
+    (lambda: plots.ced({"a": [0.1]}, np.inf), "limit"), (lambda: plots.show(IMAGE, POINTS + 1j), "landmarks"),
+])
+def test_what_cannot_be_drawn_is_named(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()
+    assert not plt.get_fignums() or plt.gcf().axes
+
+
 def test_show_draws_on_the_axes_given():
     ax = plt.subplots()[1]
     assert plots.show(IMAGE[..., 0], ax=ax) is ax

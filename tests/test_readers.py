@@ -75,7 +75,7 @@ def test_a_damaged_pts_is_named_with_its_line(tmp_path, damage, line):
 def test_pts_of_another_markup_or_without_image_are_named(tmp_path):
     picture(tmp_path / "face.png")
     (tmp_path / "face.pts").write_text(pts_text(points(39)))
-    with pytest.raises(ValueError, match="face.pts.*68"):
+    with pytest.raises(ValueError, match="68 points.*skipped.*face.pts"):
         read_300w(tmp_path)
     (tmp_path / "face.png").unlink()
     (tmp_path / "face.pts").write_text(pts_text(points(68)))
@@ -184,7 +184,7 @@ def test_cofw(tmp_path):
     with pytest.raises(ValueError, match="part"):
         read_cofw(tmp_path / "COFW_test.mat", "val")
     cofw(tmp_path / "COFW_train.mat", landmarks * np.nan, hidden, "Tr")
-    with pytest.raises(ValueError, match="COFW_train.mat, face 1"):
+    with pytest.raises(ValueError, match="COFW_train.mat.*face 1"):
         read_cofw(tmp_path / "COFW_train.mat", "train")
     (tmp_path / "COFW_test.mat").write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match="COFW_test.mat"):
@@ -240,11 +240,154 @@ def test_aflw2000(tmp_path, name, rows):
     savemat(tmp_path / "image00001.mat", {name: np.vstack([landmarks.T + 1, np.zeros((1, 68))])[:rows]})
     check(read_aflw2000(tmp_path)[0], landmarks, "68")
     savemat(tmp_path / "image00001.mat", {"other": 1})
-    with pytest.raises(ValueError, match="image00001.mat.*pt3d_68"):
+    with pytest.raises(ValueError, match="pt3d_68 .*skipped.*image00001.mat"):
         read_aflw2000(tmp_path)
     (tmp_path / "image00001.mat").write_bytes(b"MATLAB?" * 40)
     with pytest.raises(ValueError, match="image00001.mat"):
         read_aflw2000(tmp_path)
+
+
+def test_300w_lp_takes_the_landmarks_of_the_turned_picture(tmp_path):
+    """Beside the picture lie those of the photo before it was turned."""
+    before, after, other = points(68), points(68), points(68)
+    for name in ("AFW/a_3.jpg", "AFW/b_0.jpg", "AFW_Flip/a_3.jpg"):
+        picture(tmp_path / name)
+        savemat(tmp_path / name.replace(".jpg", ".mat"), {"pt2d": before.T + 1, "Pose_Para": np.zeros((1, 7))})
+    for name, own in (("AFW/a_3", after), ("AFW_Flip/a_3", other)):
+        (tmp_path / "landmarks" / name).parent.mkdir(parents=True)
+        savemat(tmp_path / "landmarks" / f"{name}_pts.mat", {"pts_2d": own + 1, "pts_3d": own})
+    (tmp_path / "Code").mkdir()
+    savemat(tmp_path / "Code" / "Model.mat", {"w": np.zeros((3, 3))})
+    (tmp_path / "Code" / "Other.mat").write_bytes(b"\x89HDF")
+    with pytest.warns(UserWarning, match="skipped 2 other files, .*Model.mat"):
+        samples = read_aflw2000(tmp_path)
+    for sample, wanted in zip(samples, (after, before, other), strict=True):
+        check(sample, wanted, "68")
+    assert [sample.tags["variable"] for sample in samples] == ["pts_2d", "pt2d", "pts_2d"]
+
+
+@pytest.mark.parametrize("end", [".JPEG", ".Jpg", ".webp", ".tif", ".TIFF", ".BmP"])
+def test_pictures_with_any_ending(tmp_path, end):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / f"a{end}")
+    (tmp_path / "a.pts").write_text(pts_text(points(68)))
+    sample, = read_300w(tmp_path)
+    assert sample.image.name == f"a{end}" and [s.image for s in read_images(tmp_path)] == [sample.image]
+
+
+def test_what_belongs_to_something_else_is_skipped_and_counted(tmp_path):
+    """A Mac's notes, and Menpo's profile faces of 39 points, among files that are right."""
+    for name, count in (("a", 68), ("b", 68), ("side", 39)):
+        picture(tmp_path / "300w" / f"{name}.jpg")
+        (tmp_path / "300w" / f"{name}.pts").write_text(pts_text(points(count)))
+    for name in ("300w/._a.pts", "300w/__MACOSX/c.pts", "helen/annotation/._1.txt", "celeba/._a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    picture(tmp_path / "celeba" / "a.png")
+    picture(tmp_path / "helen" / "images" / "a.jpg")
+    (tmp_path / "helen" / "annotation" / "1.txt").write_text(
+        "\n".join(["a", *(f"{x} , {y}" for x, y in points(194))]))
+    with pytest.warns(UserWarning, match="skipped 3 other files"):
+        assert len(read_300w(tmp_path / "300w")) == 2
+    with pytest.warns(UserWarning, match="skipped 1 other files"):
+        assert len(read_images(tmp_path / "celeba")) == 1
+    rows = {row["set"]: row for row in inventory(tmp_path)}
+    assert rows["300-W"]["faces"] == 2 and "skipped 3" in rows["300-W"]["missing"]
+    assert rows["HELEN"]["faces"] == 1 and "skipped 1" in rows["HELEN"]["missing"]
+    (tmp_path / "300w" / "b.pts").write_text("version: 1")                      # this is ours, and broken
+    with pytest.raises(ValueError, match="b.pts, line 1"):
+        read_300w(tmp_path / "300w")
+
+
+def csv_table(folder, names, end="\n"):
+    head = ["image", *(f"{c}{i}" for i in range(68) for c in "xy")]
+    rows = [[name, *map(str, points(68).ravel())] for name in names]
+    (folder / "val.csv").write_text("\n".join(map(",".join, [head, *rows])) + end, encoding="utf-8")
+    return folder / "val.csv"
+
+
+def test_blank_lines_of_a_table(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    assert len(read_csv(csv_table(tmp_path, ["a.png", "a.png"], "\n\n  \n" + "," * 136 + "\n"))) == 2
+    with pytest.raises(ValueError, match="val.csv, line 5: wanted 137"):
+        read_csv(csv_table(tmp_path, ["a.png", "a.png"], "\n\na.png,1\n"))
+    with pytest.raises(ValueError, match="val.csv, line 2: .*field larger"):
+        read_csv(csv_table(tmp_path, ["a" * 200_000]))
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/SECRET", "link.png", "folder/../../secret.png", "out/secret.png",
+                                  "a" * 5000, "", "..", "a\0b"])
+def test_lists_name_pictures_of_their_own_folder(tmp_path, name):
+    picture(tmp_path / "secret.png")
+    picture(tmp_path / "images" / "folder" / "a.png")
+    (tmp_path / "images" / "link.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "images" / "out").symlink_to(tmp_path)
+    name = str(tmp_path / "secret.png") if name == "/SECRET" else name
+    with pytest.raises(ValueError, match="line [12].*(leads out|no image)|no image"):
+        read_csv(csv_table(tmp_path, [name]))
+    if name:
+        with pytest.raises(ValueError, match="list.txt, line 1.*(leads out|no image)"):
+            read_wflw(*wflw(tmp_path, points(98), name=name))
+    (tmp_path / "alias").symlink_to(tmp_path / "images")                         # the folder itself may be a link
+    assert len(read_csv(csv_table(tmp_path, ["folder/../folder/a"]), tmp_path / "alias")) == 1
+
+
+def external(file, place, way):
+    """A data set whose pixels lie in another file of the disk."""
+    secret = place / "secret.bin"
+    secret.write_bytes(bytes(64))
+    if way == "storage":
+        return file.create_dataset("evil", (8, 8), np.uint8, external=[(str(secret), 0, 64)])
+    with h5py.File(place / "other.h5", "w") as other:
+        other["pixels"] = np.zeros((8, 8), np.uint8)
+    layout = h5py.VirtualLayout((8, 8), np.uint8)
+    layout[:] = h5py.VirtualSource(str(place / "other.h5"), "pixels", (8, 8))
+    return file.create_virtual_dataset("evil", layout)
+
+
+@pytest.mark.parametrize("way", ["storage", "virtual"])
+def test_cofw_reads_no_other_files(tmp_path, way):
+    path = tmp_path / "COFW_test.mat"
+    cofw(path, points(29), np.zeros(29), "T")
+    with h5py.File(path, "a") as file:
+        file["IsT"][0, 1] = external(file, tmp_path, way).ref
+    with pytest.raises(ValueError, match="COFW_test.mat.*lie in the file itself"):
+        read_cofw(path)
+    cofw(path, points(29), np.zeros(29), "T")
+    with h5py.File(path, "a") as file, h5py.File(tmp_path / "table.h5", "w") as other:
+        other["phisT"] = file["phisT"][()]
+        del file["phisT"]
+        file["phisT"] = h5py.ExternalLink(str(tmp_path / "table.h5"), "phisT")
+    with pytest.raises(ValueError, match="COFW_test.mat.*lie in the file itself"):
+        read_cofw(path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda f: f.__delitem__("IsT"), lambda f: f["IsT"].__setitem__((0, 1), h5py.Reference()),
+    lambda f: f["IsT"].__setitem__((0, 1), f.create_group("g").ref),
+    lambda f: f["IsT"].__setitem__((0, 1), f.create_dataset("d", (1 << 20, 1 << 20), "u1", chunks=(9, 9)).ref),
+    lambda f: f["IsT"].__setitem__((0, 1), f.create_dataset("d", data="text").ref),
+    lambda f: (f.__delitem__("IsT"), f.__setitem__("IsT", np.zeros((1, 2)))),
+    lambda f: (f.__delitem__("phisT"), f.create_group("phisT")),
+    lambda f: (f.__delitem__("phisT"), f.__setitem__("phisT", np.zeros((87, 9)))),
+], ids=range(8))
+def test_damaged_cofw_files_are_named(tmp_path, change):
+    path = tmp_path / "COFW_test.mat"
+    cofw(path, points(29), np.zeros(29), "T")
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(ValueError, match="COFW_test.mat"):
+        read_cofw(path)
+
+
+@pytest.mark.parametrize("change", [
+    {"ra": np.array([[0, 1, 2]])}, {"ra": np.array([[9, 1, 2]])}, {"ra": np.array([[1, 1, 2]])}, {"ra": "text"},
+    {"bbox": np.full((3, 4), np.nan)}, {"bbox": np.zeros((3, 3))}, {"mask_new": np.zeros((2, 19))},
+    {"nameList": np.zeros((3, 1))}, {"data": np.zeros((3, 38)) + 1j},
+], ids=lambda change: next(iter(change)))
+def test_damaged_aflw_files_are_named(tmp_path, change):
+    with pytest.raises(ValueError, match="AFLWinfo_release.mat"):
+        read_aflw(*aflw(tmp_path, RNG.uniform(1, 9, (3, 38)), **change), "train")
 
 
 def test_unlabelled_images(tmp_path):

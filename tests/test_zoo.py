@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -127,6 +128,69 @@ def test_foreign_metadata(model, tmp_path, changes):
     path.write_bytes(to_bytes(model.state_dict(), meta(**changes)))
     with pytest.raises(ValueError, match="a.safetensors must"):
         zoo.read(path)
+
+
+@pytest.mark.parametrize("architecture, config", [
+    ("StackedHourglass", {"channels": 4096, "stem": [48, 96, 4096]}), ("StackedHourglass", {"landmarks": 10**9}),
+    ("StackedHourglass", {"channels": 16384, "stem": [48, 96, 16384]}), ("Msm", {"exemplars": 10**8}),
+    ("Rht", {"width": 10**5}), ("TAB", {"stacks": 60000}), ("StackedHourglass", {"depth": 2000}),
+    ("StackedHourglass", {"depth": 10**12}), ("StackedHourglass", {"image_size": 1 << 20}), ("AceNet", {"maps": 65000}),
+    ("StackedHourglass", {"landmarks": float("nan")}), ("Scpan", {"channels": 2.5}), ("Msm", {"stem": [1] * 9999}),
+    ("StackedHourglass", {"landmarks": "68"}), ("StackedHourglass", {"stem": None}), ("StackedHourglass", []),
+    ("StackedHourglass", "[" * 100_000), ("StackedHourglass", "{"), ("StackedHourglass", None),
+], ids=str)
+def test_a_small_file_cannot_ask_for_much(tmp_path, monkeypatch, architecture, config):
+    """What it asks for is weighed before memory is taken: no tensor with numbers may become larger than the file's."""
+    made, empty = [], torch.empty
+
+    def watched(*size, **options):
+        tensor = empty(*size, **options)
+        made.append(0 if tensor.is_meta else tensor.numel())
+        return tensor
+    monkeypatch.setattr(torch, "empty", watched)
+    metadata = {"format": zoo.FORMAT, "architecture": architecture}
+    if config is not None:
+        metadata["config"] = config if isinstance(config, str) else json.dumps(config)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(to_bytes({"weight": torch.zeros(1)}, metadata))
+    with pytest.raises(ValueError, match="a.safetensors"):
+        zoo.read(path)
+    assert max(made, default=0) < 10**6
+
+
+@pytest.mark.parametrize("record", ["[" * 100_000, "3", "no"])
+def test_a_damaged_record(model, tmp_path, record):
+    metadata = {"format": zoo.FORMAT, "architecture": "StackedHourglass", "config": json.dumps(asdict(TINY)),
+                "record": record}
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(model.state_dict(), metadata))
+    with pytest.raises(ValueError, match="a.safetensors must hold its record"):
+        zoo.read(tmp_path / "a.safetensors")
+
+
+def test_a_flipped_bit_in_shipped_weights_is_noticed(tmp_path, monkeypatch):
+    for path in zoo.FOLDER.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    path = tmp_path / "scpan.safetensors"
+    whole = bytearray(path.read_bytes())
+    assert (tmp_path / zoo.SUMS).is_file() and zoo.load("scpan", "cpu")
+    whole[len(whole) // 2] ^= 1                            # the last bit of one weight: finite, and another
+    path.write_bytes(whole)
+    for ask in (lambda: zoo.load("scpan", "cpu"), lambda: zoo.record("scpan")):
+        with pytest.raises(ValueError, match="scpan.safetensors must be the file whose SHA-256"):
+            ask()
+    zoo.read(path)                                         # by its path it is anybody's file
+    zoo.write_sums()
+    assert zoo.record("scpan")
+    assert (tmp_path / zoo.SUMS).read_text().count("\n") == len(zoo.names())
+
+
+def test_weights_of_another_type(model, tmp_path):
+    metadata = {"format": zoo.FORMAT, "architecture": "StackedHourglass", "config": json.dumps(asdict(TINY))}
+    tensors = {name: tensor.to(torch.int32) for name, tensor in model.state_dict().items()}
+    (tmp_path / "a.safetensors").write_bytes(to_bytes(tensors, metadata))
+    with pytest.raises(ValueError, match="of another"):
+        zoo.read(tmp_path / "a.safetensors")
 
 
 def test_weights_of_another_network(model, tmp_path):

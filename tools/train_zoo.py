@@ -18,8 +18,8 @@ from torch import nn
 
 from facealign_lite import acenet, msm, rht, scpan, tab, zoo
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, fit, reestimate_normalization
 
@@ -130,6 +130,7 @@ def make(arguments: argparse.Namespace) -> None:
                  commit=commit(), device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
     zoo.save(model, zoo.FOLDER / f"{name}.safetensors", {k: v for k, v in facts.items() if k != "figures"})
+    zoo.write_sums()
     write_record(f"training_{name}", facts)
 
 

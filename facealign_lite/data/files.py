@@ -1,28 +1,58 @@
 """Files that are either whole or not there."""
 
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 
 
 def write_atomic(path: str | Path, payload: bytes) -> None:
     """Write ``payload`` to ``path`` so that a crash or a full disk leaves the old file, never half of a new one.
 
+    A link is followed: what it points to is written, and it stays a link. A file that was there keeps its permissions.
+
     Raises:
-        OSError: if the folder or the disk refuses; the message names ``path``.
+        OSError: if the folder or the disk refuses, or something is there that is no file (a folder, a device, a pipe);
+            the message names ``path``.
     """
-    path = Path(path)
-    temporary = None
+    path, temporary = Path(path), None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        target = Path(os.path.realpath(path))
+        mode = _mode(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
+        with open(temporary, "xb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())     # the bytes must be on disk before the name is
-        os.chmod(temporary, 0o644)      # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException as error:      # Ctrl-C too leaves nothing behind
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths name one file, through links, or would where capitals do not count; it need not be there."""
+    try:
+        if os.path.samefile(one, other):
+            return True
+    except OSError:                     # at least one is not there
+        pass
+    return os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+
+
+def _mode(path: Path) -> int | None:
+    """Permissions of the file that is there; None if there is none."""
+    try:
+        found = path.lstat().st_mode    # lstat: what is still a link points to itself
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found):
+        raise OSError(errno.EISDIR if stat.S_ISDIR(found) else errno.EINVAL, "it is there and is no ordinary file")
+    return stat.S_IMODE(found)

@@ -1,21 +1,30 @@
 """A folder of arrays that holds rendered faces, so that training never waits for the renderer."""
 
+import errno
+import glob
 import json
 import os
+import re
+import secrets
 import shutil
+import time
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from facealign_lite import markups
 
 from .files import write_atomic
-from .samples import Sample, box_of, load_image, stacked_contours
+from .samples import CONTOUR_POINTS, Sample, box_of, load_image, stacked_contours
 
 FORMAT = 1
+ARRAYS = ("images", "landmarks", "visibility", "boxes", "anchors", "contours")
+FILES = {"pack.json", *(f"{name}.npy" for name in ARRAYS)}
 
 
 class PackedFaces(Sequence):
@@ -23,26 +32,26 @@ class PackedFaces(Sequence):
 
     Raises:
         OSError: if the folder does not hold a finished pack.
-        ValueError: if it holds another format.
+        ValueError: if it holds another format, or arrays that are damaged, not finite or do not fit each other.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        try:
-            meta = json.loads((self.path / "pack.json").read_text())
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path} is not a finished pack of faces: pack.json is missing") from None
-        if meta.get("format") != FORMAT:
-            raise ValueError(f"{self.path} must be of pack format {FORMAT}, got {meta.get('format')}")
+        folder, meta = _finished(self.path)
         self.markup, self.tags = meta["markup"], meta["tags"]
-        self.images = np.load(self.path / "images.npy", mmap_mode="r")           # (N, S, S[, 3]) uint8
-        self.landmarks = np.load(self.path / "landmarks.npy")                    # (N, K, 2) float64
-        self.visibility = np.load(self.path / "visibility.npy")                  # (N, K) bool
-        self.boxes = np.load(self.path / "boxes.npy")                            # (N, 4) float64
+        n, points = len(self.tags), markups.get(self.markup).count
+        self.images = _array(folder, "images", np.uint8, (n, None, None))                      # (N, S, S[, 3]) uint8
+        self.landmarks = np.array(_array(folder, "landmarks", np.float64, (n, points, 2)))
+        self.visibility = np.array(_array(folder, "visibility", np.bool_, (n, points)))
+        self.boxes = np.array(_array(folder, "boxes", np.float64, (n, 4)))
         self.anchors = self.contours = None
-        if meta.get("contours"):
-            self.anchors = np.load(self.path / "anchors.npy")                    # (N, 12, 2) float64
-            self.contours = np.load(self.path / "contours.npy")                  # (N, 13, CONTOUR_POINTS, 2) float32
+        if meta["contours"]:
+            self.anchors = np.array(_array(folder, "anchors", np.float64, (n, len(markups.ANCHORS), 2)))
+            self.contours = np.array(_array(folder, "contours", np.float32,
+                                            (n, len(markups.CONTOURS), CONTOUR_POINTS, 2)))
+        for name in ("landmarks", "boxes", "anchors", "contours"):
+            if (those := getattr(self, name)) is not None and not np.isfinite(those).all():
+                raise ValueError(f"{folder / name}.npy must be finite, got NaN or infinity")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -57,30 +66,84 @@ class PackedFaces(Sequence):
 def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, progress: bool = False) -> PackedFaces:
     """Save samples of one image size and markup; the folder appears under its name only when complete.
 
-    Contours are kept as ``CONTOUR_POINTS`` points at equal arcs each, where every sample has them.
+    Contours are kept as ``CONTOUR_POINTS`` points at equal arcs each, where every sample has them. A pack that is there
+    is kept until the new one is complete, and ``PackedFaces`` finds one of the two whenever this process is stopped.
 
     Args:
-        path: new folder; one that is there is replaced.
+        path: new folder; an empty one, or a pack, that is there is replaced.
         samples: objects with the attributes of ``Sample``, landmarks included.
         workers: processes that fetch (render) samples.
 
     Raises:
         ValueError: if there are none, or sizes or markups differ.
-        OSError: if the disk refuses.
+        OSError: if the disk refuses, or ``path`` is there and holds anything but a pack.
     """
     if len(samples) == 0:
         raise ValueError("samples must not be empty")
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path = Path(os.path.realpath(path))                    # where a link points to, so that it stays a link
+    _refuse_foreign(path)
+    _refuse_foreign(_aside(path), whole=False)
+    _sweep(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     partial.mkdir(parents=True)
     try:
         _write(partial, samples, workers, progress)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(partial, path)
+        _refuse_foreign(path)                              # rendering takes hours
+        _swap(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return PackedFaces(path)
+
+
+def _aside(path: Path) -> Path:
+    """Where the old pack waits while the new one takes its name."""
+    return path.with_name(f".{path.name}.old")
+
+
+def _is_pack(path: Path) -> bool:
+    return (path / "pack.json").is_file()
+
+
+def _swap(partial: Path, path: Path) -> None:
+    """Give the finished pack ``partial`` the name ``path``. At every moment a whole pack is at ``path`` or aside."""
+    aside = _aside(path)
+    if _is_pack(path):
+        _remove(aside)
+        os.rename(path, aside)
+    elif path.exists():                                    # empty
+        path.rmdir()
+    try:
+        os.rename(partial, path)
+    except OSError:
+        if _is_pack(aside) and not path.exists():
+            os.rename(aside, path)
+        raise
+    _remove(aside)
+
+
+def _remove(pack: Path) -> None:
+    """First what makes it a pack, so that half of one is none."""
+    (pack / "pack.json").unlink(missing_ok=True)
+    shutil.rmtree(pack, ignore_errors=True)
+
+
+def _refuse_foreign(path: Path, whole: bool = True) -> None:
+    """An OSError if ``path`` is there and replacing it would take more away than a pack, or what is left of one."""
+    if not os.path.lexists(path):
+        return
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+    if not path.is_dir() or names - FILES or (whole and names and "pack.json" not in names):
+        raise FileExistsError(errno.EEXIST, f"{path} is there and is no pack of faces, which alone would be replaced; "
+                              f"it holds {sorted(names - FILES or names)[:3]}")
+
+
+def _sweep(path: Path) -> None:
+    """Take away what runs left that were killed more than a day ago; a run that goes on writes all the time."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        images = left / "images.npy"
+        if re.fullmatch(r"\.[0-9a-f]{16}\.partial", left.name[len(path.name) + 1:]) and images.is_file() and (
+                time.time() - images.stat().st_mtime > 86400):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -> None:
@@ -89,27 +152,79 @@ def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -
     if progress:
         from tqdm.auto import tqdm
         loader = tqdm(loader, unit="face")
-    images, first = None, None
+    first = None
     landmarks, visibility, boxes, tags, anchors, contours = [], [], [], [], [], []
-    for i, (image, points, visible, box, markup, tag, anchor, contour) in enumerate(loader):
-        if images is None:
-            first = (image.shape, markup)
-            images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(samples), *image.shape))
-        if (image.shape, markup) != first:
-            raise ValueError(f"samples[{i}] must have image shape and markup {first}, got {(image.shape, markup)}")
-        images[i] = image
-        for rows, value in ((landmarks, points), (visibility, visible), (boxes, box), (tags, tag)):
-            rows.append(value)
-        if contour is not None:
-            anchors.append(anchor)
-            contours.append(contour)
-    images.flush()
+    # written, not mapped: a full disk kills a process that writes into a map, and raises OSError here
+    with open(folder / "images.npy", "xb") as images:
+        for i, (image, points, visible, box, markup, tag, anchor, contour) in enumerate(loader):
+            if first is None:
+                first = (image.shape, markup)
+                np.lib.format.write_array_header_1_0(images, {"descr": "|u1", "fortran_order": False,
+                                                              "shape": (len(samples), *image.shape)})
+            if (image.shape, markup) != first:
+                raise ValueError(f"samples[{i}] must have image shape and markup {first}, got {(image.shape, markup)}")
+            images.write(image.tobytes())
+            for rows, value in ((landmarks, points), (visibility, visible), (boxes, box), (tags, tag)):
+                rows.append(value)
+            if contour is not None:
+                anchors.append(anchor)
+                contours.append(contour)
+        _to_disk(images)
+    if len(tags) != len(samples):
+        raise ValueError(f"samples must be as many as their length, {len(samples)}, got {len(tags)}")
     complete = len(contours) == len(samples)
     arrays = {"landmarks": landmarks, "visibility": visibility, "boxes": boxes}
     for name, rows in (arrays | ({"anchors": anchors, "contours": contours} if complete else {})).items():
-        np.save(folder / f"{name}.npy", np.stack(rows))
+        with open(folder / f"{name}.npy", "xb") as file:
+            np.save(file, np.stack(rows))
+            _to_disk(file)
     meta = {"format": FORMAT, "markup": first[1], "tags": tags, "contours": complete}
     write_atomic(folder / "pack.json", json.dumps(meta, default=lambda v: v.item()).encode())  # last: all is there
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _finished(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a finished pack and its pack.json: ``path``, or what ``save_packed`` put aside when it stopped."""
+    aside = _aside(Path(os.path.realpath(path)))
+    folder = aside if not _is_pack(path) and _is_pack(aside) else path
+    if not _is_pack(folder):
+        raise FileNotFoundError(f"{path} is not a finished pack of faces: pack.json is missing")
+    try:
+        meta = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / 'pack.json'} must be JSON: {error}") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise ValueError(f"{path} must be of pack format {FORMAT}, "
+                         f"got {meta.get('format') if isinstance(meta, dict) else meta!r:.40}")
+    for name, kind in (("markup", str), ("tags", list), ("contours", bool)):
+        meta.setdefault("contours", False)
+        if not isinstance(meta.get(name), kind):
+            raise ValueError(f"{folder / 'pack.json'} must hold {name} as {kind.__name__}, got {meta.get(name)!r:.40}")
+    if not all(isinstance(tags, dict) for tags in meta["tags"]):
+        raise ValueError(f"{folder / 'pack.json'} must hold the tags of each face by name")
+    return folder, meta
+
+
+def _array(folder: Path, name: str, kind: type, shape: Sequence[int | None]) -> NDArray:
+    """The map of one array file, if it is of that type and shape; images may have a third axis more."""
+    path = folder / f"{name}.npy"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a finished pack of faces: {path.name} is missing")
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, TypeError, KeyError, EOFError, OverflowError, MemoryError, RecursionError, SyntaxError,
+            tokenize.TokenError) as error:
+        raise ValueError(f"{path} is not a readable array: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} must be one array, got an archive")
+    seen = array.shape[:3] if name == "images" and array.shape[3:] == (3,) else array.shape
+    if array.dtype != kind or len(seen) != len(shape) or any(w not in (None, s) for w, s in zip(shape, seen)):
+        raise ValueError(f"{path} must be {np.dtype(kind)} of shape {tuple(shape)}, got {array.dtype} {array.shape}")
+    return array
 
 
 def _same(item: tuple) -> tuple:

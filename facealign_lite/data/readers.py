@@ -1,13 +1,19 @@
 """Readers of the public data sets: every one yields ``Sample``s with 0-based landmarks and the landmarks' own box.
 
 Annotations made with MATLAB count pixels from 1: those readers subtract it. Images are named, not opened. A missing
-folder or file raises ``FileNotFoundError``; a damaged line raises ``ValueError`` with file and line.
+folder or file raises ``FileNotFoundError``; a damaged file or line raises ``ValueError`` with file and line. What lies
+in a folder and belongs to something else is skipped, and a warning counts it. Lists name images inside their folder: a
+name that leads out of it, through a link too, raises ``ValueError``.
 """
 
 import csv
+import io
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +21,11 @@ from numpy.typing import NDArray
 
 from facealign_lite import markups
 
-from .samples import Sample
+from .matlab import Value, read_mat
+from .samples import MAX_PIXELS, Sample
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".JPG", ".PNG")
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")       # in any capitals
+LARGEST_TEXT = 1 << 28    # bytes; the list of WFLW has 13 million
 WFLW_FLAGS = ("pose", "expression", "illumination", "make_up", "occlusion", "blur")
 
 
@@ -40,12 +48,17 @@ def read_pts(path: str | Path) -> NDArray[np.float64]:
 
 
 def read_300w(folder: str | Path, markup: str = "68") -> list[Sample]:
-    """300-W, Menpo 2D and alike: every ``.pts`` below ``folder`` with its image beside it. Tag ``set``: its folder."""
-    folder, samples = _folder(folder), []
+    """300-W, Menpo 2D and alike: every ``.pts`` below ``folder`` with its image beside it. Tag ``set``: its folder.
+
+    Files with another number of points are skipped: Menpo has 39 on profile faces.
+    """
+    folder, samples, foreign = _folder(folder), [], []
     for path in sorted(folder.rglob("*.pts")):
-        points = _of(read_pts(path), markup, path)
+        if _hidden(path, folder) or len(points := read_pts(path)) != markups.get(markup).count:
+            foreign.append(path)
+            continue
         samples.append(Sample(_image_beside(path), points, markup=markup, tags={"set": path.parent.name}))
-    return _some(samples, folder, "*.pts")
+    return _some(samples, folder, f"*.pts of {markup} points", foreign)
 
 
 def read_300vw(folder: str | Path) -> list[Sample]:
@@ -53,13 +66,16 @@ def read_300vw(folder: str | Path) -> list[Sample]:
 
     Tags: ``video`` and ``frame``.
     """
-    folder, samples = _folder(folder), []
+    folder, samples, foreign = _folder(folder), [], []
     for path in sorted(folder.glob("*/annot/*.pts")):
+        if _hidden(path, folder) or not re.fullmatch("[0-9]+", path.stem):
+            foreign.append(path)
+            continue
         video = path.parent.parent
         image = _image_beside(video / "frames" / path.name, f"{path}: extract_frames makes the frames")
         tags = {"video": video.name, "frame": int(path.stem)}
         samples.append(Sample(image, _of(read_pts(path), "68", path), tags=tags))
-    return _some(samples, folder, "*/annot/*.pts")
+    return _some(samples, folder, "*/annot/*.pts", foreign)
 
 
 def extract_frames(video: str | Path, folder: str | Path) -> int:
@@ -99,12 +115,15 @@ def read_wflw(annotations: str | Path, images: str | Path) -> list[Sample]:
 
 def read_helen(folder: str | Path, images: str | Path) -> list[Sample]:
     """HELEN, 194 landmarks: text files of an image name, then "x , y" lines."""
-    samples, folder = [], _folder(folder)
+    samples, folder, foreign = [], _folder(folder), []
     for path in sorted(folder.glob("*.txt"), key=lambda p: (len(p.stem), p.stem)):
+        if _hidden(path, folder):
+            foreign.append(path)
+            continue
         first, *rest = [line.strip() for line in _text(path).splitlines() if line.strip()] or [""]
         points = np.array([_numbers(line.split(","), 2, path, i) for i, line in enumerate(rest, 2)])
         samples.append(Sample(_image(images, first, path, 1), _of(points, "194", path), markup="194"))
-    return _some(samples, folder, "*.txt")
+    return _some(samples, folder, "*.txt", foreign)
 
 
 def read_csv(path: str | Path, images: str | Path | None = None) -> list[Sample]:
@@ -115,8 +134,12 @@ def read_csv(path: str | Path, images: str | Path | None = None) -> list[Sample]
         images: folder of the images; ``images`` beside the table if None.
     """
     path = Path(path)
-    rows = list(csv.reader(_text(path).splitlines()))
-    names = rows[0] if rows else []
+    lines = csv.reader(io.StringIO(_text(path), newline=""))
+    try:
+        rows = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num}: {error}") from None
+    names = rows[0][1] if rows else []
     count = sum(re.fullmatch(r"x\d+", name) is not None for name in names)
     columns = [name for i in range(count) for name in (f"x{i}", f"y{i}")]
     if "image" not in names or not count or any(name not in names for name in columns):
@@ -124,7 +147,7 @@ def read_csv(path: str | Path, images: str | Path | None = None) -> list[Sample]
     where = [names.index(name) for name in columns]
     others = [name for name in names if name not in columns and name != "image"]
     samples = []
-    for i, row in enumerate(rows[1:], 2):
+    for i, row in rows[1:]:
         if len(row) != len(names):
             raise ValueError(f"{path}, line {i}: wanted {len(names)} columns, got {len(row)}")
         points = np.reshape(_numbers([row[j] for j in where], 2 * count, path, i), (count, 2))
@@ -154,21 +177,40 @@ def read_cofw(path: str | Path, part: str = "test") -> list[Sample]:
         raise ValueError(f"part must be 'train' or 'test', got {part!r}")
     samples = []
     try:
-        file = h5py.File(path)
-    except OSError as error:
-        raise ValueError(f"{path} must be a MATLAB v7.3 (HDF5) file: {error}") from error
-    with file:
-        for name in (f"phis{end}", f"Is{end}"):
-            if name not in file:
-                raise ValueError(f"{path}: wanted a variable {name}, got {sorted(file)}")
-        table = np.asarray(file[f"phis{end}"], np.float64).T                     # MATLAB's (N, 87) arrives transposed
-        for i, row in enumerate(table, 1):
-            if len(row) != 87 or not np.isfinite(row).all():
-                raise ValueError(f"{path}, face {i}: wanted 87 finite numbers, got {np.isfinite(row).sum()}")
-            pixels = np.asarray(file[file[f"Is{end}"][0, i - 1]])
-            image = np.ascontiguousarray(pixels.T, np.uint8)                     # (W, H) or (3, W, H) -> (H, W[, 3])
-            samples.append(Sample(image, np.column_stack([row[:29], row[29:58]]) - 1, row[58:] == 0, markup="29"))
+        with h5py.File(path) as file:
+            table = np.asarray(_own(file, f"phis{end}", 2), np.float64).T        # MATLAB's (N, 87) arrives transposed
+            images = _own(file, f"Is{end}", 2)[0]
+            if len(images) < len(table):
+                raise ValueError(f"wanted {len(table)} images, got {len(images)}")
+            for i, (row, pixels) in enumerate(zip(table, images), 1):
+                if len(row) != 87 or not np.isfinite(row).all():
+                    raise ValueError(f"face {i}: wanted 87 finite numbers, got {np.isfinite(row).sum()}")
+                # (W, H) or (3, W, H) -> (H, W[, 3])
+                image = np.ascontiguousarray(np.asarray(_own(file, pixels, 2, 3), np.uint8).T)
+                samples.append(Sample(image, np.column_stack([row[:29], row[29:58]]) - 1, row[58:] == 0, markup="29"))
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, MemoryError) as error:
+        raise ValueError(f"{path} must be COFW's MATLAB v7.3 (HDF5) file: {error}") from error
     return _some(samples, path, "faces")
+
+
+def _own(file: Any, name: Any, *dimensions: int) -> Any:
+    """A data set, by name or reference, whose values lie in the file itself.
+
+    HDF5 lets a file name any other file of the disk as the place of its values: by a link, by external storage, or
+    as a virtual data set.
+    """
+    import h5py
+    if isinstance(name, str):
+        if name not in file.keys():
+            raise ValueError(f"wanted a variable {name}, got {sorted(file)[:9]}")
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} must lie in the file itself, got a link")
+    values = file[name]
+    if not isinstance(values, h5py.Dataset) or values.ndim not in dimensions or values.size > MAX_PIXELS:
+        raise ValueError(f"{values.name} must be an array of {dimensions} dimensions, got {values}")
+    if values.external or values.is_virtual:
+        raise ValueError(f"{values.name} must lie in the file itself, got a reference to other files")
+    return values
 
 
 def read_aflw(path: str | Path, images: str | Path, part: str = "test", frontal: bool = False) -> list[Sample]:
@@ -184,40 +226,64 @@ def read_aflw(path: str | Path, images: str | Path, part: str = "test", frontal:
     split = {"train": slice(0, 20000), "test": slice(20000, None)}.get(part)
     if split is None:
         raise ValueError(f"part must be 'train' or 'test', got {part!r}")
-    samples = []
-    for i in np.ravel(table["ra"])[split].astype(int) - 1:
-        visible = np.ravel(table["mask_new"][i]) > 0
+    order, names, samples = np.ravel(_array(table, "ra", path)), table["nameList"], []
+    count = len(names) if isinstance(names, list) else 0
+    data, boxes, mask = (_array(table, name, path, (count, n))
+                         for name, n in (("data", 38), ("bbox", 4), ("mask_new", 19)))
+    if not np.isin(order, np.arange(1, count + 1)).all() or len(np.unique(order)) < len(order):
+        raise ValueError(f"{path}: wanted ra to be an order of {count} names, got {order[:5].tolist()} ...")
+    for i in order[split].astype(int) - 1:
+        visible = mask[i] > 0
         if frontal and not visible.all():
             continue
-        numbers = np.ravel(table["data"][i]).astype(np.float64)
-        if numbers.shape != (38,) or not np.isfinite(numbers).all():
-            raise ValueError(f"{path}, face {i + 1}: wanted 38 finite numbers, got {numbers.tolist()}")
-        name = str(np.ravel(np.ravel(table["nameList"])[i])[0])
-        left, right, top, bottom = np.ravel(table["bbox"][i]).astype(float)
-        samples.append(Sample(_image(images, name, path, i + 1), numbers.reshape(2, 19).T - 1, visible, markup="19",
+        if not np.isfinite(data[i]).all():
+            raise ValueError(f"{path}, face {i + 1}: wanted 38 finite numbers, got {data[i].tolist()}")
+        left, right, top, bottom = boxes[i].tolist()
+        if not isinstance(names[i], str) or not np.isfinite(boxes[i]).all():
+            raise ValueError(f"{path}, face {i + 1}: wanted a name and a finite box, got {names[i]!r:.60} and "
+                             f"{boxes[i].tolist()}")
+        samples.append(Sample(_image(images, names[i], path, i + 1), data[i].reshape(2, 19).T - 1, visible, markup="19",
                               tags={"given_box": (left - 1, top - 1, right - 1, bottom - 1)}))
     return _some(samples, path, "faces")
 
 
 def read_aflw2000(folder: str | Path) -> list[Sample]:
-    """AFLW2000-3D and 300W-LP: ``.mat`` files with ``pt3d_68`` (3, 68) or ``pt2d`` (2, 68), images beside them.
+    """AFLW2000-3D and 300W-LP: ``.mat`` files, images beside them.
 
-    The jaw follows the skull behind the cheek, not the visible outline.
+    AFLW2000-3D has its landmarks as ``pt3d_68`` (3, 68): the jaw follows the skull behind the cheek, not the visible
+    outline. In 300W-LP ``pt2d`` belongs to the photo before it was turned: where there is a folder ``landmarks``, the
+    picture's own are taken from there, ``landmarks/SET/NAME_pts.mat``, ``pts_2d`` (68, 2). Files that hold no landmarks
+    are skipped. Tag ``variable``: which of the three it was.
     """
-    folder, samples = _folder(folder), []
+    folder, samples, foreign = _folder(folder), [], []
     for path in sorted(folder.rglob("*.mat")):
-        table = _mat(path, ())
-        points = table.get("pt3d_68", table.get("pt2d"))
-        if points is None:
-            raise ValueError(f"{path}: wanted a variable pt3d_68 or pt2d, got {sorted(table)}")
-        samples.append(Sample(_image_beside(path), _of(np.asarray(points, np.float64)[:2].T - 1, "68", path)))
-    return _some(samples, folder, "*.mat")
+        if "landmarks" in path.relative_to(folder).parts[:-1]:
+            continue
+        try:
+            table = {} if _hidden(path, folder) else _variables(path, {"pt3d_68", "pt2d"})
+        except ValueError:
+            if _beside(path) is not None:
+                raise
+            table = {}
+        name = next((name for name in ("pt3d_68", "pt2d") if name in table), None)
+        if name is None:
+            foreign.append(path)
+            continue
+        own = path.parent.parent / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
+        if name == "pt2d" and own.is_file():
+            table, name = _variables(own, {"pts_2d"}), "pts_2d"
+        points = _array(table, name, path)
+        points = points.T if name == "pts_2d" else points[:2]                      # (2, 68)
+        samples.append(Sample(_image_beside(path), _of(points.T - 1, "68", path), tags={"variable": name}))
+    return _some(samples, folder, "*.mat with pt3d_68 or pt2d", foreign)
 
 
 def read_images(folder: str | Path) -> list[Sample]:
     """Unlabelled images (CelebA): no landmarks, no box."""
     folder = _folder(folder)
-    return _some([Sample(path) for path in sorted(folder.rglob("*")) if path.suffix in IMAGES], folder, "images")
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGES and path.is_file()]
+    foreign = [path for path in paths if _hidden(path, folder)]
+    return _some([Sample(path) for path in paths if not _hidden(path, folder)], folder, "images", foreign)
 
 
 # set: (folder under the root, what must be there, how to read it)
@@ -242,11 +308,14 @@ SETS: dict[str, tuple[str, str, Callable[[Path], Sequence[Sample]]]] = {
 
 
 def inventory(root: str | Path) -> list[dict[str, object]]:
-    """What lies under ``root``: one row a set: set, faces (0 if missing), and why there are none."""
+    """What lies under ``root``: one row a set: set, faces (0 if missing), why there are none or what was skipped."""
     rows = []
     for name, (folder, wanted, read) in SETS.items():
         try:
-            rows.append({"set": name, "faces": len(read(Path(root) / folder)), "missing": ""})
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                faces = len(read(Path(root) / folder))
+            rows.append({"set": name, "faces": faces, "missing": "; ".join(str(each.message) for each in said)})
         except FileNotFoundError:
             rows.append({"set": name, "faces": 0, "missing": f"{folder}: {wanted}"})
         except (ValueError, ImportError) as error:
@@ -276,7 +345,11 @@ def _file(path: str | Path) -> Path:
 
 def _text(path: str | Path) -> str:
     try:
-        return _file(path).read_text(encoding="utf-8-sig")
+        with open(_file(path), "rb") as file:
+            data = file.read(LARGEST_TEXT + 1)
+        if len(data) > LARGEST_TEXT:
+            raise ValueError(f"{path} must be text of at most {LARGEST_TEXT} bytes")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be text, got bytes that are not: {error.reason}") from error
 
@@ -307,38 +380,72 @@ def _known(count: int, path: Path) -> str:
 
 
 def _image(folder: str | Path, name: str, source: str | Path, line: int) -> Path:
-    """The file of that name, with or without its ending."""
-    for candidate in _candidates(Path(folder) / name):
-        if candidate.is_file():
-            return candidate
-    raise ValueError(f"{source}, line {line}: no image {Path(folder) / name}")
+    """The file of that name, with or without its ending, inside the folder."""
+    path, root = Path(folder) / name, os.path.realpath(folder)
+    try:
+        for candidate in (path, *(path.with_name(path.name + end) for end in _endings())) if path.name else ():
+            if candidate.is_file():
+                if not Path(os.path.realpath(candidate)).is_relative_to(root):
+                    raise ValueError(f"{source}, line {line}: {name!r:.200} leads out of the folder {folder}")
+                return candidate
+    except OSError as error:                                                    # a name that is too long
+        raise ValueError(f"{source}, line {line}: no image {name!r:.200}: {error.strerror}") from None
+    raise ValueError(f"{source}, line {line}: no image {path}")
 
 
 def _image_beside(path: Path, hint: str = "") -> Path:
-    for end in IMAGES:
+    found = _beside(path)
+    if found is None:
+        raise ValueError(f"{path}: no image beside it ({', '.join(IMAGES)}) {hint}".rstrip())
+    return found
+
+
+def _beside(path: Path) -> Path | None:
+    for end in _endings():
         if (candidate := path.with_suffix(end)).is_file():
             return candidate
-    raise ValueError(f"{path}: no image beside it ({', '.join(IMAGES)}) {hint}".rstrip())
+    if path.parent.is_dir():
+        for candidate in sorted(path.parent.iterdir()):                         # .jPeG
+            if candidate.stem == path.stem and candidate.suffix.lower() in IMAGES and candidate.is_file():
+                return candidate
+    return None
 
 
-def _candidates(path: Path) -> Iterator[Path]:
-    yield path
-    yield from (path.with_name(path.name + end) for end in IMAGES)
+def _endings() -> Iterator[str]:
+    for change in (str.lower, str.upper, str.title):
+        yield from (change(end) for end in IMAGES)
 
 
-def _mat(path: str | Path, wanted: Sequence[str]) -> dict:
-    """Variables of a MATLAB file up to version 7."""
-    from scipy.io import loadmat
-    try:
-        variables = loadmat(_file(path))
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise ValueError(f"{path} must be a MATLAB file up to version 7: {error}") from error
+def _hidden(path: Path, folder: Path) -> bool:
+    """What the system keeps for itself: ``._x.pts`` is a Mac's note about ``x.pts``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+
+
+def _variables(path: str | Path, wanted: set[str]) -> dict[str, Value]:
+    return read_mat(_file(path), wanted)
+
+
+def _mat(path: str | Path, wanted: Sequence[str]) -> dict[str, Value]:
+    """Variables of a MATLAB file up to version 7, all of them."""
+    variables = _variables(path, set(wanted))
     if missing := [name for name in wanted if name not in variables]:
         raise ValueError(f"{path}: wanted variables {list(wanted)}, missing {missing}")
     return variables
 
 
-def _some(samples: list[Sample], source: str | Path, what: str) -> list[Sample]:
+def _array(table: Mapping[str, Value], name: str, path: str | Path, shape: tuple[int, int] | None = None) -> NDArray:
+    """A matrix of numbers of a MATLAB file, of that shape if one is given."""
+    values = table.get(name)
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or shape not in (None, values.shape):
+        raise ValueError(f"{path}: wanted {name} to be numbers of shape {shape or '(rows, columns)'}, got "
+                         f"{values.shape if isinstance(values, np.ndarray) else type(values).__name__}")
+    return values.astype(np.float64)
+
+
+def _some(samples: list[Sample], source: str | Path, what: str, foreign: Sequence[Path] = ()) -> list[Sample]:
+    skipped = f"skipped {len(foreign)} other files, {foreign[0]} the first" if foreign else ""
     if not samples:
-        raise ValueError(f"{source}: wanted {what}, got none")
+        raise ValueError(f"{source}: wanted {what}, got none" + (f"; {skipped}" if skipped else ""))
+    if skipped:
+        warnings.warn(f"{source}: {skipped}", stacklevel=3)
     return samples

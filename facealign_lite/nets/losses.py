@@ -10,14 +10,14 @@ from facealign_lite.heatmaps import decode, to_heatmap
 
 
 @lru_cache(maxsize=256)
-def constant(values: tuple, device: torch.device) -> Tensor:
+def constant(values: tuple, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers of the host as a tensor, made and brought to the device once: (nested) tuples of int, float or bool.
 
     Each ``torch.tensor`` of a list is a copy for which the processor waits, and none can be captured as a CUDA graph.
     Not to be written to.
     """
     with torch.inference_mode(False):                                   # whoever asks first, training may use it too
-        return torch.tensor(values, device=device)
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def soft_argmax(logits: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+
+from facealign_lite.opencv import one_thread
 
 from .parts import parts
 from .render import expose, render, visible
@@ -69,16 +70,12 @@ class SyntheticFaces:
 
 def render_face(scene: Scene, size: int = 128) -> Face:
     """Render a scene and read off its ground truth."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)             # one process per core beats threads on images this small
-    try:
+    with one_thread():
         head = parts()
         vertices = shape(head, scene)
         view, truth = look(head, scene, vertices, size)
         picture = render(head, scene, vertices, view)
         image, blurred = expose(scene, picture.image)
-    finally:
-        cv2.setNumThreads(threads)
     depths = truth.depths.copy()
     depths[JAW] = np.nan             # points of the outline are on the border of what is seen
     free, clear = visible(truth.landmarks, depths, picture)

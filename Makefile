@@ -2,6 +2,7 @@
 # make test    the same, then every test
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
+# make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
 # make reproduce PAPER=acenet DATA=folder    the same on photos that you have
 
 PYTHON ?= python3
@@ -20,10 +21,10 @@ lab: .venv/ready
 	$(BIN)/jupyter lab notebooks
 
 claims: .venv/ready
-	$(BIN)/python -m facealign_lite.evaluation $(PAPER) $(ARMS)
+	$(BIN)/python -m experiments $(PAPER) $(ARMS) $(OPTIONS)
 
 reproduce: .venv/ready
-	DATA="$(DATA)" $(BIN)/python -m facealign_lite.evaluation $(PAPER)_photos $(ARMS)
+	DATA="$(DATA)" $(BIN)/python -m experiments $(PAPER)_photos $(ARMS) $(OPTIONS)
 
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facealign_lite.contours import contourness, encode
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 
 MAPS, SIDE, SIGMA, REACH, ANGLES, SEED = 200, 128, 2, 4, 180, 0
 

@@ -11,9 +11,9 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.metrics import normalizing_length, per_landmark
 from facealign_lite.msm import ShapeDictionary, canonical
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic.parts import parts
 from facealign_lite.synthetic.scene import draw
 from facealign_lite.synthetic.view import look, shape

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from facealign_lite import contours, geometry, heatmaps
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 
 WIDTH, SEED, FACES, IMAGE = 2.0, 20, 12, 256

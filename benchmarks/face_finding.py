@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from skimage import data
 
-from facealign_lite import evaluation, geometry, zoo
-from facealign_lite.align import FACE, find
+from facealign_lite import geometry, records, zoo
 from facealign_lite.data import box_of, grey, load_image, read_csv
+from facealign_lite.detection import FACE, find
 
 FACELESS = ("brick", "cell", "chelsea", "clock", "coffee", "coins", "grass", "gravel", "horse", "hubble_deep_field",
             "immunohistochemistry", "moon", "page", "retina", "rocket", "text")
@@ -73,15 +73,15 @@ def main() -> int:
     figures["without a face"] = {"pictures": len(FACELESS), "false_alarms": alarms,
                                  "ms": round(1e3 * float(np.median(spent)))}
     print(f"without a face: {figures['without a face']}")
-    path = evaluation.write_record("face_finding", {
-        "what": "align.find: found means the box's centre is within a quarter, its side within 0.7 to 1.4 of the "
+    path = records.write_record("face_finding", {
+        "what": "detection.find: found means the box's centre is within a quarter, its side within 0.7 to 1.4 of the "
                 "given points' box; wrong means a face was named elsewhere; ms is the median processor time of one "
                 "image, one thread. The threshold was set with training photos and these faceless pictures in view, "
                 "so the false alarms are not a fresh test",
         "data": f"{', '.join(folder.name for folder in options.folders)}, and {len(FACELESS)} pictures of scikit-image "
                 "without a human face", "seeds": [],
-        "budget": {"every": options.every, "threshold": FACE}, "commit": evaluation.commit(),
-        "device": evaluation.describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1),
+        "budget": {"every": options.every, "threshold": FACE}, "commit": records.commit(),
+        "device": records.describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1),
         "figures": figures})
     print(f"wrote {path.name}")
     return 0

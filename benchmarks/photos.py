@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facealign_lite import evaluation, markups, metrics, zoo
+from facealign_lite import markups, metrics, records, zoo
+from facealign_lite.adaptation import fit_label_map
 from facealign_lite.align import align
 from facealign_lite.data import Sample, box_of, load_image, read_csv
 
@@ -46,8 +47,8 @@ def main() -> int:
     chosen = np.random.default_rng(SEED).choice(len(train), FITTED, replace=False)
     fitted, fit_target, _ = aligned([train[i] for i in chosen], network)
     maps = {"raw": lambda points: points,
-            "offset per landmark": evaluation.fit_label_map(fitted, fit_target, np.inf),
-            "ridge map": evaluation.fit_label_map(fitted, fit_target, 1.0)}
+            "offset per landmark": fit_label_map(fitted, fit_target, np.inf),
+            "ridge map": fit_label_map(fitted, fit_target, 1.0)}
     figures, val = {}, read_csv(options.folder / "val.csv", options.folder / "images")
     print(f"{'NME by outer eye corners, %':44s}{'mean':>7}{'median':>8}{'inner':>7}{'fail':>6}"
           + "".join(f"{part:>7}" for part in PARTS))
@@ -61,14 +62,14 @@ def main() -> int:
     print(f"{ms:.0f} ms a face with both looks, one thread. Measured elsewhere, on 579 other faces:")
     for name, (mean, median, inner, fail, _) in PEERS.items():
         print(f"{name:44s}{mean:7.2f}{median:8.2f}{inner:7.2f}{fail:6.1f}")
-    path = evaluation.write_record(options.name or f"photos_{Path(options.model).stem}", {
+    path = records.write_record(options.name or f"photos_{Path(options.model).stem}", {
         "what": "NME in percent by outer eye corners through align (two looks and the mirror image); box: the given "
                 "points' own, times the factor named; failures: share of faces over 10 %; ms: processor time, "
                 "one thread",
         "data": f"{len(val)} validation photos of other people; label maps fitted on {FITTED} of {len(train)} "
                 "training photos",
-        "seeds": [SEED], "budget": {"photos": len(val), "fitted": FITTED}, "commit": evaluation.commit(),
-        "device": evaluation.describe_device(options.device), "seconds": round(time.perf_counter() - start, 1),
+        "seeds": [SEED], "budget": {"photos": len(val), "fitted": FITTED}, "commit": records.commit(),
+        "device": records.describe_device(options.device), "seconds": round(time.perf_counter() - start, 1),
         "figures": figures, "training": zoo.read(zoo.FOLDER / f"{options.model}.safetensors")[1]
         if options.model in zoo.names() else zoo.read(options.model)[1],
         "peers": {"source": "measured elsewhere, on 579 other faces of the same set; see PEERS in benchmarks/photos.py",

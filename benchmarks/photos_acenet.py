@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from facealign_lite import evaluation, markups, metrics, zoo
+from facealign_lite import markups, metrics, records, zoo
 from facealign_lite.align import Alignment, align
 from facealign_lite.data import Sample, box_of, load_image, read_csv
 
@@ -53,14 +53,14 @@ def main() -> int:
         print(f"{word:8s}" + "".join(f"  row {i}: {100 * found[i]['error']:.1f} %" for i in rows))
     figures["cases"] = {word: {f"row {i}": round(100 * found[i]["error"], 2) for i in rows}
                         for word, rows in chosen.items()}
-    path = evaluation.write_record(options.name or f"photos_{Path(options.model).stem}", {
+    path = records.write_record(options.name or f"photos_{Path(options.model).stem}", {
         "what": "NME^AC in percent against given 68 landmarks through align, box: that of the landmarks; a landmark of "
                 "a contour that was not found costs 10; failures: share of faces over 10; back: mean distance of the "
                 "predicted contours from lines through the landmarks; found: share of faces, in percent; "
                 "cases: rows of the table, 0 the first; ms: processor time, one thread",
         "data": f"{len(samples)} validation photos, nothing fitted to photos", "seeds": [],
-        "budget": {"photos": len(samples)}, "commit": evaluation.commit(),
-        "device": evaluation.describe_device(options.device), "seconds": round(time.perf_counter() - start, 1),
+        "budget": {"photos": len(samples)}, "commit": records.commit(),
+        "device": records.describe_device(options.device), "seconds": round(time.perf_counter() - start, 1),
         "figures": figures, "training": zoo.read(zoo.FOLDER / f"{options.model}.safetensors"
                                                  if options.model in zoo.names() else options.model)[1]})
     print(f"wrote {path.name}")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facealign_lite import evaluation, metrics, zoo
-from facealign_lite.align import rebuild, refine
-from facealign_lite.data import box_of, grey, load_image, read_csv
+from facealign_lite import geometry, looks, metrics, msm, records, zoo
+from facealign_lite.align import align
+from facealign_lite.data import box_of, crop_matrix, grey, load_image, read_csv
 
 HIDDEN, SEED = (0.0, 0.1, 0.2, 0.4), 0
 SHIFT, LOOSE = 0.08, (1.0, 1.25)
@@ -31,10 +31,11 @@ def main() -> int:
     torch.set_num_threads(1)
     start = time.perf_counter()
     network, hourglass = zoo.load(options.model, options.device), zoo.load("hourglass", options.device)
-    ways = {"MSM, not rebuilt": lambda picture, box: rebuild(picture, box, network, reconstruct=False),
-            "MSM, unreliable rebuilt": lambda picture, box: rebuild(picture, box, network, keep=True),
-            "MSM, all rebuilt": lambda picture, box: rebuild(picture, box, network, keep=False),
-            "hourglass, two looks": lambda picture, box: refine(picture, box, hourglass)}
+    ways = {"MSM, not rebuilt": lambda picture, box: one_look(picture, box, network, reconstruct=False),
+            "MSM, unreliable rebuilt": lambda picture, box: one_look(picture, box, network, keep=True),
+            "MSM, all rebuilt": lambda picture, box: one_look(picture, box, network, keep=False),
+            "MSM, two looks": lambda picture, box: align(picture, box, network).landmarks,
+            "hourglass, two looks": lambda picture, box: align(picture, box, hourglass).landmarks}
     val = read_csv(options.folder / "val.csv", options.folder / "images")
     photos, target = [grey(load_image(sample.image)) for sample in val], np.stack([s.landmarks for s in val])
     rng = np.random.default_rng(SEED)
@@ -45,21 +46,28 @@ def main() -> int:
     for name, way in ways.items():
         for share in HIDDEN:
             shown = [painted(*one, share) for one in zip(photos, target, places)]
-            found = np.stack([way(picture, box)[0] for picture, box in zip(shown, boxes)])
+            found = np.stack([way(picture, box) for picture, box in zip(shown, boxes)])
             errors = 100 * metrics.nme(found, target, "inter_ocular", "68")
             figures[name][f"{share:.0%}"] = {
                 "mean": round(errors.mean(), 3), "median": round(np.median(errors), 3),
                 "failures": round(100 * (errors > 10).mean(), 2)}
         print(f"{name:28}" + "".join(f"{row['mean']:13.2f}{row['failures']:10.1f}" for row in figures[name].values()))
-    path = evaluation.write_record(f"photos_{Path(options.model).stem}", {
+    path = records.write_record(f"photos_{Path(options.model).stem}", {
         "what": "NME in percent by outer eye corners, and faces over 10 %, where a black box hides a share of the "
                 "landmarks' bounding box; the networks are given rough boxes, 1 to 1.25 times too wide, off the middle "
                 "by 8 % of their side (standard deviation)",
         "data": f"{len(val)} validation photos of other people", "seeds": [SEED], "budget": {"photos": len(val)},
-        "commit": evaluation.commit(), "device": evaluation.describe_device(options.device),
+        "commit": records.commit(), "device": records.describe_device(options.device),
         "seconds": round(time.perf_counter() - start, 1), "figures": figures})
     print(f"wrote {path.name}")
     return 0
+
+
+def one_look(picture: NDArray, box: NDArray, network: msm.Msm, **options: bool) -> NDArray:
+    """Landmarks (K, 2) in pixels of the picture; ``options`` of ``msm.run``."""
+    matrix = crop_matrix(box, network.config.image_size)
+    found = msm.run(network, looks.cut(picture, matrix[None], network), **options)
+    return geometry.transform(found.landmarks[0].numpy(), geometry.invert(matrix))
 
 
 def rough(box: NDArray, rng: np.random.Generator) -> NDArray:

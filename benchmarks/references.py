@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facealign_lite import geometry, markups
 from facealign_lite.data import crop, crop_matrix, grey
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.rht import ReferenceBank
 from facealign_lite.synthetic import SyntheticFaces
 

@@ -6,7 +6,7 @@ Counts processor time, which a busy machine stretches least; one process per cor
 import argparse
 import time
 
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 
 SIZE, SEED, CORES = 128, 5, 2

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.rht import soft_transform
 
 SIZES, CHANNELS, PATCH, BLOCK, SEED = (16, 32, 64, 96, 128), 64, 3, 256, 0

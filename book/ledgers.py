@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from facealign_lite import evaluation
+from facealign_lite import records
 
 BOOK = Path(__file__).resolve().parent
-RESULTS = evaluation.RESULTS
+RESULTS = records.RESULTS
 PAGES = (BOOK / "ledger_equations.md", BOOK / "ledger_claims.md")   # generated, not kept in git
 PAPERS = {
     "acenet": ("ACE-Net", "acenet"),
@@ -76,7 +76,7 @@ def measured(row: dict) -> list[str]:
     """A line for each arm of a claim: its figures in per cent, and how many seeds they rest on."""
     lines = []
     for arm in row["records"]:
-        some = evaluation.read_seeds(arm, RESULTS)
+        some = records.read_seeds(arm, RESULTS)
         told = [spread([run["figures"][name] for run in some], name, row["shows"])
                 for name in row["shows"] if name in some[0]["figures"]]
         lines.append(f"`results/{arm}`: {', '.join(told)} ({len(some)} seeds)")
@@ -88,7 +88,7 @@ def spread(values: list[float], name: str, names: list[str]) -> str:
     shared = commonprefix(names)
     shared = shared if shared in names else shared[:shared.rfind("_") + 1]
     label = "" if len(names) == 1 else (name.removeprefix(shared).strip("_") or "all") + " "
-    return label + evaluation.spread([100 * value for value in values])
+    return label + records.spread([100 * value for value in values])
 
 
 def write() -> None:

@@ -1,36 +1,26 @@
-"""A model on a data set: per-image errors first, everything else is a reduction of them; and records that keep it.
+"""A model on a data set: per-image errors first, everything else is a reduction of them.
 
 Shapes: N images, K landmarks. Errors are fractions of the normaliser (0.05 = 5 %).
 """
 
-import importlib.util
-import json
-import os
-import platform
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import DataLoader
 
-from facealign_lite import geometry, heatmaps, markups, metrics, scpan
-from facealign_lite.data import Crops, write_atomic
+from facealign_lite import geometry, markups, metrics
+from facealign_lite.data import Crops
+from facealign_lite.looks import check_readable, in_eval_mode
 from facealign_lite.training import model_inputs
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results"
 FAILURE = 0.1                                     # an image fails above this error
 BENCHMARK_SEED, BENCHMARK_FACES = 20260, 2000     # no training run may use this seed
-FIELDS = {"what": str, "data": str, "seeds": list, "budget": dict, "commit": str, "device": str,
-          "seconds": (int, float), "figures": dict}
 
 
 @dataclass(frozen=True)
@@ -73,39 +63,39 @@ class Evaluation:
         return {name: self.figures(np.array(found[name])) for name in sorted(found)}
 
 
-def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = "auto",
-            decode: str = "soft_argmax") -> tuple[NDArray[np.float64], float]:
-    """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and decoding.
+def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = "auto"
+            ) -> tuple[NDArray[np.float64], float]:
+    """Landmarks (N, K, 2) in image pixels, and seconds per image of forward pass and reading.
 
     Args:
-        model: returns logits (B, K, h, w), a list whose last is the prediction, or ``scpan.Maps``; called as in
-            ``training.fit``.
-        crops: un-augmented crops.
-        decode: method of ``heatmaps.decode``; SCPAN's maps and vectors are read by ``scpan.read``.
+        model: a network as described in ``nets.reading``; it is moved to the device and keeps its mode.
+        crops: un-augmented crops, as large as the model wants them. Where a model has ``lend`` and the crops lack the
+            inputs that it gives, it lends them.
+
+    Raises:
+        ValueError: for a model that does not say how it is read, or crops of another size.
     """
+    check_readable(model)
+    if crops.size != model.config.image_size:
+        raise ValueError(f"crops must be {model.config.image_size} pixels a side for this model, got {crops.size}")
     device = _device(device)
-    was, model = model.training, model.to(device, memory_format=torch.channels_last).eval()
     points, spent = [], 0.0
-    with torch.inference_mode():
+    with in_eval_mode(model.to(device, memory_format=torch.channels_last)), torch.inference_mode():
         for batch in DataLoader(crops, batch_size):
+            if hasattr(model, "lend") and not set(model.inputs) <= set(batch):
+                lent = model.lend(batch["image"].to(device))
+                batch |= dict(zip(model.inputs, (batch["image"], *lent), strict=True))
             given = model_inputs(model, batch, device)
             start = time.perf_counter()
-            outputs = model(*given)
-            maps = outputs[-1] if isinstance(outputs, (list, tuple)) else outputs
-            if isinstance(outputs, scpan.Maps):
-                points_on_map, _ = scpan.read(outputs, model.config)             # (B, K, 2)
-            else:
-                points_on_map = heatmaps.decode(maps, decode)
-            found = heatmaps.to_image(points_on_map, tuple(maps.shape[-2:]), tuple(given[0].shape[-2:])).double().cpu()
+            found = model.read(model(*given)).points.double().cpu().numpy()                # (B, K, 2)
             spent += time.perf_counter() - start
-            for one, matrix in zip(found.numpy(), batch["matrix"].numpy(), strict=True):
+            for one, matrix in zip(found, batch["matrix"].numpy(), strict=True):
                 points.append(geometry.transform(one, geometry.invert(matrix)))
-    model.train(was)
     return np.stack(points), spent / len(crops)
 
 
 def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "inter_ocular", batch_size: int = 32,
-             device: str = "auto", decode: str = "soft_argmax") -> Evaluation:
+             device: str = "auto") -> Evaluation:
     """Errors of ``model`` on annotated samples, with the given boxes.
 
     Args:
@@ -113,11 +103,11 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
         normalizer: see ``metrics.nme``.
 
     Raises:
-        ValueError: if ``data`` is empty, augmented or not annotated, or markups differ.
+        ValueError: if ``data`` is empty, augmented or not annotated, or markups differ; and as ``predict``.
     """
+    check_readable(model)
     if not isinstance(data, Crops):
-        config = getattr(model, "config", None)
-        data = Crops(data, getattr(config, "image_size", 128), colour=getattr(config, "in_channels", 1) == 3)
+        data = Crops(data, model.config.image_size, colour=model.config.in_channels == 3)
     if data.augment is not None:
         raise ValueError(f"data must not be augmented, got {data.augment}")
     facts = []
@@ -130,7 +120,7 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
     target, boxes, tags, names = zip(*facts, strict=True)
     if len(set(names)) > 1:
         raise ValueError(f"data must be of one markup, got {sorted(set(names))}")
-    predicted, seconds = predict(model, data, batch_size, device, decode)
+    predicted, seconds = predict(model, data, batch_size, device)
     return Evaluation(predicted, np.stack(target), np.stack(boxes), list(tags), names[0], normalizer, seconds)
 
 
@@ -140,256 +130,5 @@ def benchmark(size: int = 128, count: int = BENCHMARK_FACES) -> Sequence[Any]:
     return SyntheticFaces(count, size=size, seed=BENCHMARK_SEED)
 
 
-# Label adaptation: a landmark on a mesh and the same landmark by an annotator differ by habit, the same way every time.
-
-@dataclass(frozen=True)
-class LabelMap:
-    """A ridge regression from predicted shapes to annotated ones, in each face's own frame."""
-
-    mean: NDArray[np.float64]                     # (2 K,) of the predicted shapes
-    offset: NDArray[np.float64]                   # (2 K,) mean correction
-    weights: NDArray[np.float64]                  # (2 K, 2 K)
-
-    def __call__(self, predicted: ArrayLike) -> NDArray[np.float64]:
-        """Shapes (..., K, 2) as annotators would have drawn them."""
-        shape, centre, scale = _normalised(predicted)
-        if shape.shape[-2] * 2 != len(self.mean):
-            raise ValueError(f"predicted must be (..., {len(self.mean) // 2}, 2), got {shape.shape}")
-        flat = shape.reshape(*shape.shape[:-2], -1)
-        correction = (flat - self.mean) @ self.weights + self.offset
-        return (shape + correction.reshape(shape.shape)) * scale + centre
-
-
-def fit_label_map(predicted: ArrayLike, target: ArrayLike, ridge: float = 1.0) -> LabelMap:
-    """Fit the map on annotated photos: minimise |Y - X W|^2 + ridge |W|^2, X predicted and Y the correction, centred.
-
-    Args:
-        predicted, target: (N, K, 2), N > 0, any pixels.
-        ridge: > 0; infinite leaves a constant offset per landmark.
-
-    Raises:
-        ValueError: if shapes differ, are not (N, K, 2), or ridge is not positive.
-    """
-    predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
-    if predicted.shape != target.shape or predicted.ndim != 3 or predicted.shape[-1] != 2 or len(predicted) == 0:
-        raise ValueError(f"predicted and target must be (N, K, 2) alike, got {predicted.shape} and {target.shape}")
-    if not ridge > 0:
-        raise ValueError(f"ridge must be positive, got {ridge}")
-    x, centre, scale = _normalised(predicted)
-    y = ((target - centre) / scale - x).reshape(len(x), -1)
-    x = x.reshape(len(x), -1)
-    mean, offset = x.mean(0), y.mean(0)
-    x = x - mean
-    if np.isinf(ridge):
-        weights = np.zeros((x.shape[1], x.shape[1]))
-    else:
-        weights = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (y - offset))
-    return LabelMap(mean, offset, weights)
-
-
-def _normalised(shapes: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
-    """Shapes about their centre with root mean square radius 1; centre and radius."""
-    shapes = np.asarray(shapes, np.float64)
-    centre = shapes.mean(-2, keepdims=True)
-    radius = np.sqrt(np.square(shapes - centre).sum(-1).mean(-1))[..., None, None]
-    if not (np.isfinite(radius) & (radius > 0)).all():
-        raise ValueError("shapes must be finite and not a single point")
-    return (shapes - centre) / radius, centre, radius
-
-
-# Records: one JSON a run, so that no figure in the book is typed.
-
-def write_record(name: str, record: Mapping[str, Any], folder: str | Path = RESULTS) -> Path:
-    """Write ``folder/name.json``, whole or not at all.
-
-    Args:
-        record: what, data, seeds (list), budget (dict), commit, device, seconds, figures (dict); more is kept too.
-
-    Raises:
-        ValueError: if a field is missing, of another type, or a number is not finite.
-        OSError: if the disk refuses.
-    """
-    path = Path(folder) / f"{_name(name)}.json"
-    for key, kind in FIELDS.items():
-        if not isinstance(record.get(key), kind):
-            raise ValueError(f"record {name!r} must have {key} of type {kind}, got {record.get(key)!r}")
-    try:
-        text = json.dumps(dict(record), indent=1, allow_nan=False, default=_plain)
-    except ValueError as error:
-        raise ValueError(f"record {name!r} must hold finite numbers: {error}") from error
-    write_atomic(path, (text + "\n").encode())
-    return path
-
-
-def read_record(name: str, folder: str | Path = RESULTS) -> dict[str, Any]:
-    """The record of that name.
-
-    Raises:
-        OSError: if there is none.
-        ValueError: if the file is damaged or lacks a field.
-    """
-    path = Path(folder) / f"{_name(name)}.json"
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} must be JSON: {error}") from error
-    if missing := [key for key in FIELDS if key not in record]:
-        raise ValueError(f"{path} must have the fields {list(FIELDS)}, missing {missing}")
-    return record
-
-
-def read_seeds(arm: str, folder: str | Path = RESULTS) -> list[dict[str, Any]]:
-    """The records of an arm, ``folder/<arm>-<seed>.json``, one for each seed, by seed; none if it has not been run.
-
-    Raises:
-        ValueError: if a file is damaged or lacks a field.
-    """
-    seeds = [path.stem.removeprefix(f"{_name(arm)}-") for path in Path(folder).glob(f"{arm}-*.json")]
-    return [read_record(f"{arm}-{seed}", folder) for seed in sorted(filter(str.isdigit, seeds), key=int)]
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean ± standard deviation over seeds, as a table shows them; a single value alone, and "-" for none."""
-    if not len(values):
-        return "-"
-    deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{deviation}"
-
-
-def commit() -> str:
-    """The commit the code is at, "+" behind it where files have changed; "unknown" outside a checkout."""
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "facealign_lite", "tools")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def describe_device(device: str = "auto") -> str:
-    """Processor, threads and torch version, for a record."""
-    if _device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-
-
-Arm = Callable[[int, Path], Mapping[str, Any]]
-
-
-def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: str, data: str,
-             budget: Mapping[str, Any], folder: str | Path = RESULTS, work: str | Path | None = None,
-             device: str = "auto") -> dict[str, dict[str, Any]]:
-    """Run every arm with every seed once; what is finished is read, what was killed goes on.
-
-    Args:
-        paper: first part of the records' names, ``paper-arm-seed``.
-        arms: name -> function of (seed, folder for its checkpoints) that returns the figures; a function that calls
-            ``fit(..., TrainConfig(out=folder), resume=True)`` resumes by itself.
-        seeds: one run each.
-        what, data, budget: what the records shall say; the same for all arms.
-        folder: of the records.
-        work: of the checkpoints; ``_build/claims`` if None.
-
-    Returns:
-        the records by name.
-
-    Raises:
-        ValueError: if a record of that name is of another setting: rename the arm or remove the record.
-    """
-    if not arms or not seeds:
-        raise ValueError(f"arms and seeds must not be empty, got {list(arms)} and {list(seeds)}")
-    records = {}
-    setting = json.loads(json.dumps({"what": what, "data": data, "budget": dict(budget)}, default=_plain))
-    for seed in seeds:                                      # all arms of one seed first: an unfinished table is fair
-        for arm, run in arms.items():
-            name = f"{_name(paper)}-{_name(arm)}-{int(seed)}"
-            if (Path(folder) / f"{name}.json").exists():
-                record = read_record(name, folder)
-                if other := {k: record[k] for k, v in setting.items() if record[k] != v}:
-                    raise ValueError(f"record {name!r} is of another setting: {other}, wanted {setting}")
-            else:
-                place = Path(work or ROOT / "_build" / "claims") / name
-                place.mkdir(parents=True, exist_ok=True)
-                start = time.perf_counter() - _spent(place)
-                try:
-                    figures = run(int(seed), place)
-                finally:
-                    write_atomic(place / "seconds", str(time.perf_counter() - start).encode())
-                record = {**setting, "arm": arm, "seeds": [int(seed)], "commit": commit(),
-                          "device": describe_device(device), "seconds": round(time.perf_counter() - start, 3),
-                          "figures": dict(figures)}
-                write_record(name, record, folder)
-                record = read_record(name, folder)
-            records[name] = record
-    return records
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m facealign_lite.evaluation PAPER [ARM ...]``: run arms of ``tools/claims_PAPER.py``, print a table.
-
-    Named arms only, where some are named: several processes can share the work.
-    """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    known = sorted(path.stem.removeprefix("claims_") for path in (ROOT / "tools").glob("claims_*.py"))
-    if not arguments or arguments[0] not in known:
-        print(f"usage: python -m facealign_lite.evaluation PAPER [ARM ...], one of: {' '.join(known)}",
-              file=sys.stderr)
-        return 2
-    sys.path.insert(0, str(ROOT / "tools"))                     # one paper's claims may build on another's
-    spec = importlib.util.spec_from_file_location("claims", ROOT / "tools" / f"claims_{arguments[0]}.py")
-    claims = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(claims)                         # may look for photos that are not there
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if unknown := set(arguments[1:]) - set(claims.ARMS):
-        print(f"error: arm must be one of {' '.join(claims.ARMS)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
-        return 2
-    arms = {name: claims.ARMS[name] for name in arguments[1:] or claims.ARMS}
-    try:
-        records = run_arms(arguments[0], arms, claims.SEEDS, claims.WHAT, claims.DATA, claims.BUDGET, RESULTS)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, record in records.items():
-        print(name, *(f"{key} {value:.4g}" for key, value in record["figures"].items()
-                      if isinstance(value, (int, float))))
-    return 0
-
-
-def _spent(place: Path) -> float:
-    """Seconds that earlier, interrupted runs took (those that ended by an exception; a kill leaves no note)."""
-    try:
-        return float((place / "seconds").read_text())
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _name(name: str) -> str:
-    if not name or name != os.path.basename(name) or name.startswith("."):
-        raise ValueError(f"name must be a plain file name, got {name!r}")
-    return name
-
-
-def _plain(value: Any) -> Any:
-    """NumPy numbers and arrays, tensors and paths as JSON."""
-    if isinstance(value, (np.ndarray, np.generic, Tensor)):
-        return value.tolist()
-    return str(value)
-
-
 def _device(device: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

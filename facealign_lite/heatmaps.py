@@ -65,7 +65,7 @@ def _copied(array: NDArray) -> NDArray:
 
 
 @_any_array
-def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian") -> Tensor:
+def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", check: bool = True) -> Tensor:
     """Heatmaps with one peak of height 1 each, at sub-pixel places.
 
     Args:
@@ -76,6 +76,7 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian") ->
             distributions with the shape parameter 0.1 and 3 degrees of freedom (SCPAN gives names and parameters, no
             formulas: ours are the radial densities that become the Gaussian at 0 and at infinity); "parabola"
             max(0, 1 - 2 r^2 / sigma^2).
+        check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
 
     Returns:
         (..., K, H, W).
@@ -89,7 +90,7 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian") ->
     _check_name(shape, SHAPES, "shape")
     if not THINNEST <= sigma <= WIDEST:
         raise ValueError(f"sigma must be positive, from {THINNEST} to {WIDEST}, got {sigma}")
-    points = _check_points(points)
+    points = _check_points(points, check)
     x = torch.arange(width, dtype=points.dtype, device=points.device)
     y = torch.arange(height, dtype=points.dtype, device=points.device)
     dx2 = (x - points[..., 0, None]).square()                                   # (..., K, W)
@@ -98,7 +99,7 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian") ->
 
 
 @_any_array
-def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gaussian") -> Tensor:
+def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gaussian", check: bool = True) -> Tensor:
     """The place of each map's peak, in heatmap pixels.
 
     Args:
@@ -111,6 +112,7 @@ def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gauss
             "dark": one Newton step on the logarithm of the heat, exact for a Gaussian (Zhang et al. 2020; their extra
                 smoothing of predicted maps is left out).
             "soft_argmax": the mean place under the softmax over the whole map (Sun et al. 2018).
+        check: as in ``encode``; without it "argmax", "quarter" and "soft_argmax" can be captured as a CUDA graph.
         shape: of the peaks, as in ``encode``. The two sub-pixel methods first turn the heat of another shape into that
             of a Gaussian; for a parabola, which ends too soon for that, both fit the paraboloid of height 1 to it.
 
@@ -128,10 +130,10 @@ def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gauss
     """
     _check_name(method, METHODS, "method")
     _check_name(shape, SHAPES, "shape")
-    maps = _check_maps(heatmaps)
+    maps = _check_maps(heatmaps, check)
     if torch.is_autocast_enabled(maps.device.type):        # it would multiply in half precision
         with torch.autocast(maps.device.type, enabled=False):
-            return decode(maps, method, shape)
+            return decode(maps, method, shape, check)
     if method in ("center_of_mass", "dark"):
         maps = maps.clamp(min=0)
         maps = maps / (maps.amax((-2, -1), keepdim=True) / HOTTEST).clamp(min=1)
@@ -315,10 +317,10 @@ def _continued(patch: Tensor, inside: Tensor) -> Tensor:
 
 def _rescale(points: Tensor, source: Size, target: Size) -> Tensor:
     (source_h, source_w), (target_h, target_w) = _size(source, "source size"), _size(target, "target size")
-    scale = torch.tensor([target_w / source_w, target_h / source_h], dtype=points.dtype, device=points.device)
     if points.ndim < 1 or points.shape[-1] != 2:
         raise ValueError(f"points must be (..., 2), got shape {tuple(points.shape)}")
-    return (points + 0.5) * scale - 0.5
+    x, y = points.unbind(-1)                                                    # no tensor is made of host numbers
+    return torch.stack([(x + 0.5) * (target_w / source_w) - 0.5, (y + 0.5) * (target_h / source_h) - 0.5], -1)
 
 
 def _size(size: Size, name: str) -> tuple[int, int]:
@@ -338,17 +340,17 @@ def _check_name(value: str, known: Mapping[str, Callable], name: str) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def _check_points(points: Tensor) -> Tensor:
+def _check_points(points: Tensor, values: bool = True) -> Tensor:
     if points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points must be (..., K, 2), got shape {tuple(points.shape)}")
-    if not torch.isfinite(points).all():
+    if values and not torch.isfinite(points).all():
         raise ValueError("points must be finite, got NaN or infinity")
     return points
 
 
-def _check_maps(heatmaps: Tensor) -> Tensor:
+def _check_maps(heatmaps: Tensor, values: bool = True) -> Tensor:
     if heatmaps.ndim < 2 or heatmaps.shape[-1] < 1 or heatmaps.shape[-2] < 1:
         raise ValueError(f"heatmaps must be (..., H, W) with at least one pixel, got shape {tuple(heatmaps.shape)}")
-    if not torch.isfinite(heatmaps).all():
+    if values and not torch.isfinite(heatmaps).all():
         raise ValueError("heatmaps must be finite, got NaN or infinity")
     return heatmaps

@@ -7,8 +7,8 @@ Points (x, y) in 0-based pixel centres of the map unless said. Levels i, j count
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +18,23 @@ from torch.nn import functional as F
 
 from facealign_lite import contours, heatmaps, markups
 from facealign_lite.heatmaps import Size
-from facealign_lite.nets import VGG, Hierarchical, Hourglass, Residual, ResNet, ResNetConfig, landmark_loss, mse_loss
+from facealign_lite.nets import (
+    VGG,
+    Hierarchical,
+    HourglassStack,
+    Reading,
+    Residual,
+    ResNet,
+    ResNetConfig,
+    check_images,
+    constant,
+    landmark_loss,
+    mse_loss,
+    read_maps,
+)
 from facealign_lite.nets.resnet import normalize
 
 MAPS = len(markups.BOUNDARIES) + 1
-SIGMA = 1.0      # width of a boundary in map pixels; the paper gives none
 REACH = 3        # widths beyond which a boundary has no heat, as in Wu et al. 2018
 PIECES = 16      # a curve has at least so many straight pieces, and four from landmark to landmark
 START = 0.001    # deviation of the first weights of a head; the paper starts whole hourglasses so (section 4.3)
@@ -31,14 +43,16 @@ TINY = 1e-6
 
 # ---- boundaries ----------------------------------------------------------------------------------------------------
 
-def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma: float = SIGMA) -> Tensor:
+def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma: float = 1.0,
+                  check: bool = True) -> Tensor:
     """Heatmaps of the 15 boundaries, and of their union: exp(-d^2 / 2 sigma^2) of the distance d, 0 from 3 sigma on.
 
     Args:
         landmarks: (..., K, 2) in map pixels; they may lie outside the map.
         markup: "98", "68", "36", "29" or "19".
         size: of the maps, one side or (height, width).
-        sigma: > 0, map pixels.
+        sigma: > 0, map pixels; 1 on maps of 64.
+        check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
 
     Returns:
         (..., 16, H, W) in [0, 1].
@@ -50,11 +64,12 @@ def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma:
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    lines = boundary_curves(landmarks, markup)
-    distance = torch.stack([contours.distances(line, size, REACH * sigma) for line in lines], -3)   # (..., 15, H, W)
+    nearest = {k: each for rows, lines in _alike(landmarks, markup)
+               for k, each in zip(rows, contours.distances(lines, size, REACH * sigma, check).unbind(-3))}
+    distance = torch.stack([nearest[k] for k in range(len(nearest))], -3)                       # (..., 15, H, W)
     distance = torch.cat([distance, distance.amin(-3, keepdim=True)], -3)                       # the union: the nearest
     heat = torch.exp(-distance.square() / (2 * sigma**2))
-    return torch.where(distance < REACH * sigma * (1 - TINY), heat, torch.zeros_like(heat))
+    return torch.where(distance >= REACH * sigma * (1 - TINY), 0.0, heat)                       # NaN is not overlooked
 
 
 def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
@@ -62,11 +77,20 @@ def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
 
     A boundary of one landmark is a line of no length. Raises as ``boundary_maps``.
     """
+    found = {k: line for rows, lines in _alike(landmarks, markup) for k, line in zip(rows, lines.unbind(-3))}
+    return [found[k] for k in range(len(found))]
+
+
+def _alike(landmarks: ArrayLike | Tensor, markup: str) -> Iterator[tuple[list[int], Tensor]]:
+    """Boundaries with equally many landmarks at a time: which of the 15 they are, and their lines (..., n, M, 2)."""
     points = landmarks if isinstance(landmarks, Tensor) else torch.as_tensor(np.asarray(landmarks, np.float64))
     chains, count = markups.boundaries(markup), markups.get(markup).count
     if points.shape[-2:] != (count, 2):
         raise ValueError(f"landmarks of markup {markup!r} must be (..., {count}, 2), got {tuple(points.shape)}")
-    return [smooth(points[..., list(chain), :], max(4, PIECES // max(1, len(chain) - 1))) for chain in chains]
+    for long in sorted(set(map(len, chains))):
+        rows = [k for k, chain in enumerate(chains) if len(chain) == long]
+        index = constant(tuple(tuple(chains[k]) for k in rows), points.device)
+        yield rows, smooth(points[..., index, :], max(4, PIECES // max(1, long - 1)))
 
 
 def smooth(points: Tensor, steps: int) -> Tensor:
@@ -144,6 +168,7 @@ def _check_alike(predicted: Tensor, target: Tensor) -> None:
 
 UNITS = {"residual": Residual, "hierarchical": Hierarchical}
 STEMS = ("hourglass", "resnet", "vgg")
+LOSSES = {"soft_argmax": landmark_loss, "center_of_mass": mse_loss}      # what makes maps that are read so
 
 
 @dataclass(frozen=True)
@@ -163,13 +188,17 @@ class TabConfig:
                                               # levels are the fewest at which fusion 3 differs from 2
     scales: str = "multi"                     # or "single": features of the finest scale only (Table 9)
     fusion: int = 2                           # t: levels of features that enter one level of the encoder (Table 10)
+    sigma: float = 1.0                        # width of a boundary and of a landmark's heat in map pixels; the paper
+    landmark_sigma: float = 1.2               # gives neither, and both are for maps of 64, as its and ours are
+    reading: str = "soft_argmax"              # of logits, which learn several times faster; paper "center_of_mass" of
+                                              # heat, as its mean squared loss gives
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "image_size", "in_channels", "channels", "stacks", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name, known in (("stem", STEMS), ("unit", tuple(UNITS)), ("scales", ("multi", "single")),
-                            ("stride", (2, 4))):
+                            ("stride", (2, 4)), ("reading", tuple(LOSSES))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if self.channels % 8:
@@ -181,6 +210,9 @@ class TabConfig:
             raise ValueError(f"fusion must be in 0 .. {self.levels}, the levels of the U-Net, got {self.fusion}")
         if self.image_size % self.multiple:
             raise ValueError(f"image_size must be a multiple of {self.multiple}, got {self.image_size}")
+        for name in ("sigma", "landmark_sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
     @property
     def levels(self) -> int:
@@ -198,9 +230,15 @@ class TabConfig:
         return self.image_size // self.stride
 
 
+def scaled(config: TabConfig) -> TabConfig:
+    """The same network with the widths of its targets brought from maps of 64 pixels to maps of its size."""
+    share = config.heatmap_size / 64
+    return replace(config, sigma=share * TabConfig.sigma, landmark_sigma=share * TabConfig.landmark_sigma)
+
+
 LITE = TabConfig()
-PAPER = TabConfig(landmarks=98, image_size=256, in_channels=3, stride=4, channels=256, unit="hierarchical",
-                  widths=(64, 128, 256, 512))
+PAPER = scaled(TabConfig(landmarks=98, image_size=256, in_channels=3, stride=4, channels=256, unit="hierarchical",
+                         widths=(64, 128, 256, 512), reading="center_of_mass"))
 
 
 class Backbone(nn.Module):
@@ -238,26 +276,20 @@ def stem(config: TabConfig) -> nn.Module:
         unit(c // 4, c // 2), nn.Identity() if small else nn.MaxPool2d(2), unit(c // 2, c // 2), unit(c // 2, c))
 
 
-class SCBE(nn.Module):
+class SCBE(HourglassStack):
     """Self-calibrated boundary estimation: boundary maps from an image, and the features that gave them.
 
-    What the stem saw enters every hourglass, beside the features and the maps of the hourglass before.
+    What the stem saw enters every hourglass, beside the features and the maps of the hourglass before. With two, as in
+    the paper, that is the stacked hourglass it builds on; from the third on it differs.
 
     Source: TAB Eq. 1 and Fig. 4, left.
     """
 
+    back = "back_maps"
+
     def __init__(self, config: TabConfig = LITE):
-        super().__init__()
+        super().__init__(stem(config), config.channels, MAPS, config.stacks, config.depth, UNITS[config.unit])
         self.config = config
-        c, unit, last = config.channels, UNITS[config.unit], config.stacks - 1
-        self.stem = stem(config)
-        self.hourglasses = nn.ModuleList(Hourglass(config.depth, c, unit) for _ in range(config.stacks))
-        self.features = nn.ModuleList(
-            nn.Sequential(unit(c, c), nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU())
-            for _ in range(config.stacks))
-        self.heads = nn.ModuleList(nn.Conv2d(c, MAPS, 1) for _ in range(config.stacks))
-        self.back_features = nn.ModuleList(nn.Conv2d(c, c, 1) for _ in range(last))
-        self.back_maps = nn.ModuleList(nn.Conv2d(MAPS, c, 1) for _ in range(last))
         for head in self.heads:                                                 # first maps: nearly empty
             nn.init.normal_(head.weight, std=START)
             nn.init.zeros_(head.bias)
@@ -277,22 +309,11 @@ class SCBE(nn.Module):
         Raises:
             ValueError: if ``images`` has another number of channels or a size that cannot be halved.
         """
-        wanted, multiple = self.config.in_channels, self.config.multiple
-        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
-            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
-                             f"got shape {tuple(images.shape)}")
-        low, maps = self.stem(images), []                                       # (B, C, h, w)
-        x = low
-        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
-            scales = hourglass.scales(x)                                        # (B, C, h, w), (B, C, h/2, w/2), ...
-            found = features(scales[0])
-            maps.append(head(found))                                            # (B, 16, h, w)
-            if i < self.config.stacks - 1:
-                x = low + self.back_features[i](found) + self.back_maps[i](maps[-1])
-        coarser = range(1, self.config.levels)
+        check_images(images, self.config.in_channels, self.config.multiple)
+        maps, features = self.run(images, from_stem=True)                       # (B, C, h, w), (B, C, h/2, w/2), ...
         if self.config.scales == "multi":
-            return maps, [found, *(scales[i] for i in coarser)]
-        return maps, [found, *(F.avg_pool2d(found, 2**i) for i in coarser)]
+            return maps, features[:self.config.levels]
+        return maps, [features[0], *(F.avg_pool2d(features[0], 2**i) for i in range(1, self.config.levels))]
 
 
 class BALT(nn.Module):
@@ -365,6 +386,8 @@ class TAB(nn.Module):
     Source: TAB Fig. 4.
     """
 
+    inputs = ("image",)
+
     def __init__(self, config: TabConfig = LITE):
         super().__init__()
         self.config = config
@@ -373,12 +396,18 @@ class TAB(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Boundary maps of every stack, (B, 16, h, w) each, then the landmark maps (B, K, h, w).
 
-        The landmark maps are logits under ``transform_loss("softmax")``, Gaussian heat under ``transform_loss("mse")``.
-        Raises as ``SCBE``.
+        The landmark maps are logits where the config says ``reading`` "soft_argmax", else Gaussian heat, as
+        ``transform_loss`` teaches. Raises as ``SCBE``.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
             maps, features = self.scbe(images)
         return [*maps, self.balt(maps[-1], features)]
+
+    def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
+        """Landmarks in crop pixels, from the landmark maps; see ``nets.reading``."""
+        height, width = outputs[-1].shape[-2:]
+        stride = self.config.stride
+        return read_maps(outputs[-1], (stride * height, stride * width), self.config.reading, mirrored)
 
     @property
     def is_frozen(self) -> bool:
@@ -416,8 +445,12 @@ class TAB(nn.Module):
 
 # ---- losses --------------------------------------------------------------------------------------------------------
 
-def boundary_loss(markup: str = "68", sigma: float = SIGMA) -> Callable:
+def boundary_loss(markup: str = "68", config: TabConfig = LITE) -> Callable:
     """Stage one: the mean squared difference to the boundary maps, summed over stacks (intermediate supervision).
+
+    Args:
+        markup: of the landmarks.
+        config: of the network, for its ``sigma``.
 
     Returns:
         a loss for ``training.fit`` on what ``SCBE`` gives and batches with ``landmarks`` of ``markup`` in crop pixels.
@@ -428,32 +461,28 @@ def boundary_loss(markup: str = "68", sigma: float = SIGMA) -> Callable:
 
     def loss(outputs: tuple[Sequence[Tensor], Sequence[Tensor]], batch: Mapping[str, Tensor]) -> Tensor:
         maps, _ = outputs
-        target = boundary_targets(batch, markup, tuple(maps[-1].shape[-2:]), sigma)
+        target = boundary_targets(batch, markup, tuple(maps[-1].shape[-2:]), config.sigma)
         return sum(boundary_mse(heat.float(), target).mean() for heat in maps)
     return loss
 
 
-def boundary_targets(batch: Mapping[str, Tensor], markup: str, size: tuple[int, int], sigma: float = SIGMA) -> Tensor:
+def boundary_targets(batch: Mapping[str, Tensor], markup: str, size: tuple[int, int], sigma: float = 1.0) -> Tensor:
     """Boundary maps (B, 16, H, W) of a batch of crops."""
     points = heatmaps.to_heatmap(batch["landmarks"], tuple(batch["image"].shape[-2:]), size)
-    return boundary_maps(points, markup, size, sigma)
+    return boundary_maps(points, markup, size, sigma, check=False)
 
 
-def transform_loss(heat: str = "softmax", sigma: float = 1.2) -> Callable:
+def transform_loss(config: TabConfig = LITE) -> Callable:
     """Stage two: the landmark maps that ``TAB`` gives, against those of the batch.
 
     Args:
-        heat: "mse", the mean squared difference to Gaussian heatmaps of height 1, as in the paper: read the maps by
-            their centre of mass. "softmax", cross entropy and error of the soft-argmax, as the other networks here
-            learn, several times faster: read them by soft-argmax.
-        sigma: width of the Gaussians in map pixels; the paper gives none.
+        config: of the network. ``reading`` "center_of_mass": the mean squared difference to Gaussian heatmaps of height
+            1, as in the paper. "soft_argmax": cross entropy and error of the soft-argmax, as the other networks here
+            learn, several times faster. ``landmark_sigma`` is the width of the Gaussians; the paper gives none.
 
     Returns:
         a loss for ``training.fit``, on what ``TAB`` gives; boundary maps are not looked at.
 
     Source: TAB section 4.3.
     """
-    losses = {"softmax": landmark_loss, "mse": mse_loss}
-    if heat not in losses:
-        raise ValueError(f"heat must be one of {', '.join(losses)}, got {heat!r}")
-    return lambda outputs, batch: losses[heat](outputs[-1:], batch, sigma)
+    return lambda outputs, batch: LOSSES[config.reading](outputs[-1:], batch, config.landmark_sigma)

@@ -1,14 +1,25 @@
-"""One training loop for every model of the book: fixed budget, atomic checkpoints, exact resume, several processes."""
+"""One training loop for every model of the book: fixed budget, exact resume, captured steps on a GPU, many processes.
+
+On a GPU a step of a small network is a thousand kernels of a few microseconds each, and Python needs longer to launch
+them than the card to run them. So the whole step, from the draws of the augmentation to the averaged weights, is
+captured once as a CUDA graph and replayed. A CPU runs the same lines one by one.
+"""
 
 import atexit
+import contextlib
 import hashlib
 import json
 import math
+import numbers
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -20,10 +31,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from facealign_lite.data.files import write_atomic
+from facealign_lite.data.locks import hold
 
 CHECKPOINT = "checkpoint.safetensors"
-FREE = ("device", "out", "checkpoint_every", "workers")  # fields that may change between a run and its continuation
+# fields that may change between a run and its continuation
+FREE = ("device", "out", "checkpoint_every", "workers", "capture", "compile")
+WARM = 3                       # steps on a GPU before the capture: libraries choose their kernels, moments are made
+AHEAD = 4                      # batches whose draws are made in advance
+PATIENCE = timedelta(minutes=5)  # that processes of one launch wait for each other
 
+Result = TypeVar("Result")
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
 
 
@@ -32,13 +49,18 @@ class TrainConfig:
     """A training run. Everything that decides its numbers is here, so a run can be named, repeated and resumed."""
 
     steps: int = 1000
-    batch_size: int = 32                       # images a step over all processes
+    batch_size: int = 32                       # items a step over all processes
     lr: float = 2e-3
     optimizer: str = "adamw"                   # or "adam"
-    schedule: str = "cosine"                   # to zero; or "steps": a tenth after 60 % and again after 85 %
+    schedule: str = "cosine"                   # to ``floor``; or "steps": times a factor at each milestone
+    floor: float = 0.0                         # rate at the end of the cosine, a share of lr
+    milestones: tuple[float, ...] = (0.6, 0.85)   # shares of the steps, for "steps"
+    factors: tuple[float, ...] = (0.1, 0.1)    # one for each milestone; (0.5, 0.5, 0.5) halves three times
+    rates: Mapping[str, float] = field(default_factory=dict)   # factors on lr of parts of the model, by the first words
+                                               # of their parameters' names ("encoder") or by their parameter group
     warmup: float = 0.05                       # fraction of the steps in which lr rises from zero
     weight_decay: float = 1e-4
-    clip: float = 1.0                          # largest gradient norm; 0 leaves it alone
+    clip: float = 1.0                          # largest gradient norm, of each parameter group; 0 leaves it alone
     ema: float = 0.0                           # decay of the averaged weights, e.g. 0.999; 0 keeps none
     frozen_norm: bool = False                  # batch norm with its running statistics, which stay as they are: in a
                                                # last stretch a network learns to live with those it will be used with
@@ -46,27 +68,40 @@ class TrainConfig:
     amp: str = "auto"                          # "auto": bf16 on CUDA; "bf16" anywhere (twice as fast on a CPU that
                                                # computes in bf16, e.g. AVX512_BF16); "off"
     device: str = "auto"
+    capture: bool = True                       # on CUDA: replay the step as one graph
+    compile: bool = False                      # on CUDA: let torch.compile fuse the model's kernels first; worth its
+                                               # minute only in long runs
     workers: int = 0
     checkpoint_every: int = 0                  # steps; 0 saves at the end only
     log_every: int = 50
     out: str | Path | None = None              # folder of the checkpoint; None saves nothing
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("checkpoint_every", "workers", "weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        for name in ("warmup", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 0), ("workers", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral):
+            raise ValueError(f"seed must be a whole number, got {self.seed!r}")
+        for name, least, below in (("lr", 0, math.inf), ("weight_decay", 0, math.inf), ("clip", 0, math.inf),
+                                   ("warmup", 0, 1), ("ema", 0, 1), ("floor", 0, 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value < below:
+                raise ValueError(f"{name} must be a number in [{least}, {below}), got {value!r}")
+        if self.lr == 0:
+            raise ValueError("lr must be positive, got 0")
         for name, known in (("optimizer", ("adamw", "adam")), ("schedule", ("cosine", "steps")),
                             ("amp", ("auto", "bf16", "off"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        times = tuple(self.milestones)
+        if any(not 0 < t < 1 for t in times) or list(times) != sorted(set(times)):
+            raise ValueError(f"milestones must be rising shares of the steps, in (0, 1), got {self.milestones}")
+        if len(self.factors) != len(times) or any(not 0 < f < math.inf for f in self.factors):
+            raise ValueError(f"factors must be {len(times)} positive numbers, one for each milestone, "
+                             f"got {self.factors}")
+        if any(not 0 <= f < math.inf for f in self.rates.values()):
+            raise ValueError(f"rates must not be negative or infinite, got {dict(self.rates)}")
 
 
 def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
@@ -77,29 +112,55 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
     same bits as one that was not. Under ``torchrun`` every process takes its share of each batch.
 
     Args:
-        model: called as ``model(batch["image"])``, or with all that it names in ``model.inputs``.
+        model: called as ``model(batch["image"])``, or with all that it names in ``model.inputs``. One with a method
+            ``parameter_groups()``, name -> parameters, has the gradient of each group clipped by itself.
         data: map-style data of dicts of tensors with ``image`` (C, H, W); one with a method ``at(epoch, index)``, as
-            ``data.Crops`` has, is asked for fresh augmentation each epoch.
+            ``data.Crops`` has, is asked for fresh augmentation each epoch. One with ``draws(keys)`` and
+            ``batch(draws)``, as ``data.BatchedCrops`` has, makes its batches on the device.
         loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed.
         config: the run.
         resume: continue from the checkpoint in ``config.out`` if there is one.
         progress: show a bar.
 
     Returns:
-        one row every ``log_every`` steps: step, lr, loss (mean since the row before), and the named losses.
+        one row every ``log_every`` steps: step, lr, loss (mean since the row before), the named losses, and
+        gradient_norm.
 
     Raises:
-        ValueError: if ``data`` is empty, the batch cannot be shared among the processes, the checkpoint belongs to
-            another model, run or data, or the loss is not finite.
+        ValueError: if ``data`` is empty, the batch cannot be shared among the processes, there is a checkpoint but
+            ``resume`` is not said, the checkpoint belongs to another model, run, loss or data or is damaged, another
+            process trains in the same folder, or a loss, gradient or weight is not finite.
         OSError: if the checkpoint cannot be written; the one before stays.
+    """
+    return complete(steps(model, data, loss, config, resume, progress))
+
+
+def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
+          resume: bool = False, progress: bool = True) -> Generator[int, None, list[dict[str, float]]]:
+    """As ``fit``, step by step: a generator of the steps done that returns the history.
+
+    So several runs can go on in turn, and on a GPU beside each other, each on a stream of its own: a small network
+    leaves most of a card idle, and processes share a card by taking turns (measured in ``benchmarks/training.py``).
+    Each run ends with the numbers that it has alone.
     """
     if len(data) == 0:
         raise ValueError("data must not be empty")
     if resume and config.out is None:
         raise ValueError("resume needs config.out, got None")
-    device, rank, world = _processes(config)
-    with torch.random.fork_rng():
-        return _Run(model, data, loss, config, device, rank, world).go(resume, progress)
+    run = _Run(model, data, loss, config)
+    alone = hold(Path(config.out) / ".lock") if config.out is not None and run.rank == 0 else contextlib.nullcontext()
+    with alone:
+        yield from run.go(resume, progress)
+    return run.history
+
+
+def complete(going: Generator[int, None, Result]) -> Result:
+    """Run ``steps``, or what yields from them, to the end; what is returned there."""
+    while True:
+        try:
+            next(going)
+        except StopIteration as end:
+            return end.value
 
 
 @torch.inference_mode()
@@ -125,6 +186,7 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     was, device = model.training, next(model.parameters()).device
+    data = data.to(device) if _is_batched(data) else data
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -132,7 +194,10 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
         norm.train()
     for k in range(batches):
         keys = [(epoch, i % len(data)) for i in range(k * batch_size, (k + 1) * batch_size)]
-        batch = default_collate([_Epochs(data)[key] for key in keys])
+        if _is_batched(data):
+            batch = data.batch({name: value.to(device) for name, value in data.draws(keys).items()})
+        else:
+            batch = default_collate([_Epochs(data)[key] for key in keys])
         model(*model_inputs(model, batch, device))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
@@ -142,81 +207,192 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
 class _Run:
     """The state of one run: model, optimiser, average, history."""
 
-    def __init__(self, model: nn.Module, data: Any, loss: Loss, config: TrainConfig, device: torch.device, rank: int,
-                 world: int):
-        if config.batch_size % world:
-            raise ValueError(f"batch_size must be a multiple of the {world} processes, got {config.batch_size}")
-        self.data, self.loss, self.config, self.rank, self.world = data, loss, config, rank, world
-        self.device = device
-        self.model = model.to(device, memory_format=torch.channels_last)        # convolutions are faster so
+    def __init__(self, model: nn.Module, data: Any, loss: Loss, config: TrainConfig):
+        self.device, self.rank, self.world = _processes(config)
+        if config.batch_size % self.world:
+            raise ValueError(f"batch_size must be a multiple of the {self.world} processes, got {config.batch_size}")
+        self.loss, self.config = loss, config
+        self.cuda = self.device.type == "cuda"
+        self.stream = torch.cuda.Stream(self.device) if self.cuda else None
+        self.model = model.to(self.device, memory_format=torch.channels_last)   # convolutions are faster so
+        self.call: nn.Module = torch.compile(model) if config.compile and self.cuda else model
+        self.data = data.to(self.device) if _is_batched(data) else data
+        self.groups, parts = _groups(model, config)
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        for part in parts:                                                      # a graph reads its rate from the card
+            part["lr"] = torch.tensor(config.lr, device=self.device) if self.cuda else config.lr
+        self.optimizer = kind(parts, lr=parts[0]["lr"], weight_decay=config.weight_decay, fused=True,
+                              capturable=self.cuda)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if config.ema else {}
+        self.keep = torch.zeros((), device=self.device)                         # 1 - decay of the average
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}                                       # since the last row of the history
         self.count = 0
-        self.bf16 = config.amp == "bf16" or (config.amp == "auto" and device.type == "cuda")
+        self.bf16 = config.amp == "bf16" or (config.amp == "auto" and self.cuda)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.fixed: dict[str, Tensor] = {}                                      # where the graph finds what it is given
 
-    def go(self, resume: bool, progress: bool) -> list[dict[str, float]]:
+    def go(self, resume: bool, progress: bool) -> Iterator[int]:
+        """Train; yields after every step."""
         config, model = self.config, self.model
-        start = self.load() if resume else 0
-        if config.out is not None and self.rank == 0:
-            for left in Path(config.out).glob(f".{CHECKPOINT}.*"):              # of a run killed while it saved
-                left.unlink()
-        parallel = model
-        if dist.is_initialized() and self.world > 1:
-            parallel = nn.parallel.DistributedDataParallel(model, [self.device] if self.device.type == "cuda" else None)
+        start = self.begin(resume)
+        if self.cuda:
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))     # the weights are there
+        parallel = self.call
+        if self.world > 1:
+            parallel = nn.parallel.DistributedDataParallel(model, [self.device] if self.cuda else None)
         model.train()
         for module in model.modules() if config.frozen_norm else ():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         bar = tqdm(total=config.steps, initial=start, disable=not progress or self.rank > 0, unit="step")
-        for step, batch in enumerate(self.batches(start), start):
-            torch.manual_seed(config.seed * 1_000_003 + step * self.world + self.rank)  # dropout: (seed, step) alone
-            self.step(parallel, step, batch)
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                row = self.row(done)
-                bar.set_postfix(loss=f"{row['loss']:.3f}")
-            if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
-                self.save(done)
+        capture = self.cuda and config.capture and self.world == 1
+        batches = self.batches(start)
+        for step in range(start, config.steps):
+            given = next(batches)
+            with torch.random.fork_rng([self.device] if self.cuda else []), self.on_stream():
+                self.prepare(step)
+                if capture and step == start + WARM:
+                    capture = self.record(parallel, given)
+                if self.graph is None:
+                    self.descend(parallel, self.to_device(given))
+                else:
+                    for name, value in given.items():
+                        self.fixed[name].copy_(value, non_blocking=True)
+                    self.graph.replay()
+                self.count += 1
+                done = step + 1
+                if done % config.log_every == 0 or done == config.steps:
+                    bar.set_postfix(loss=f"{self.row(done)['loss']:.3f}")
+                if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
+                    self.save(done)
             bar.update()
+            yield done
         bar.close()
+        batches.close()
+        self.graph, self.fixed = None, {}
+        self.optimizer.zero_grad(set_to_none=True)
         if self.average:
             model.load_state_dict(self.average)
         self.agree()
         model.eval()
-        return self.history
+        if self.cuda:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)     # whoever reads the weights waits
 
-    def step(self, parallel: nn.Module, step: int, batch: Mapping[str, Tensor]) -> None:
-        """One descent: forward, backward, clip, update, average."""
+    def begin(self, resume: bool) -> int:
+        """Take up the checkpoint, or see that there is none; the steps done."""
+        if self.config.out is None:
+            return 0
+        folder = Path(self.config.out)
+        if not resume and (folder / CHECKPOINT).exists():
+            raise ValueError(f"out must hold no checkpoint of an earlier run, got {folder / CHECKPOINT}; say "
+                             "resume=True to go on with it, or name another folder")
+        start = self.load() if resume else 0
+        if self.rank == 0:
+            for left in folder.glob(f".{CHECKPOINT}.*"):                        # of a run killed while it saved
+                left.unlink()
+        return start
+
+    def on_stream(self) -> contextlib.AbstractContextManager:
+        """Work goes to this run's stream on a GPU."""
+        return torch.cuda.stream(self.stream) if self.cuda else contextlib.nullcontext()
+
+    def to_device(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.to(self.device, non_blocking=True) for k, v in given.items()}
+
+    def prepare(self, step: int) -> None:
+        """What changes from step to step and is no data: dice, rates, the average's decay."""
         config = self.config
+        torch.manual_seed(config.seed * 1_000_003 + step * self.world + self.rank)      # dropout: (seed, step) alone
         lr = learning_rate(config, step)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+            if self.cuda:
+                group["lr"].fill_(lr * group["factor"])
+            else:
+                group["lr"] = lr * group["factor"]
+        self.keep.fill_(1 - min(config.ema, (1 + step) / (10 + step)))          # short at first: no trace of the start
+
+    def backward(self, parallel: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The losses of a batch, and their gradients."""
+        batch = self.data.batch(given) if _is_batched(self.data) else given
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = parallel(*model_inputs(self.model, batch, self.device))
         parts = self.loss(outputs, batch)
         parts = dict(parts) if isinstance(parts, Mapping) else {"loss": parts}
         total = sum(parts.values())
-        self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        if config.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        return {name: value.detach() for name, value in (parts | {"loss": total}).items()}
+
+    def descend(self, parallel: nn.Module, given: Mapping[str, Tensor]) -> None:
+        """One descent: forward, backward, clip, update, average. No line of it waits for the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.backward(parallel, given)
+        squares = []
+        for group in self.groups:
+            gradients = [p.grad for p in group if p.grad is not None]
+            if not gradients:
+                continue
+            norm = nn.utils.get_total_norm(gradients)
+            squares.append(norm.square())
+            if self.config.clip:
+                nn.utils.clip_grads_with_norm_(group, self.config.clip, norm)
         self.optimizer.step()
         if self.average:
-            decay = min(config.ema, (1 + step) / (10 + step))                   # short at first: no trace of the start
-            with torch.no_grad():
-                for name, value in self.model.state_dict().items():
-                    if value.dtype.is_floating_point:
-                        self.average[name].lerp_(value, 1 - decay)
-                    else:
-                        self.average[name].copy_(value)
-        parts["loss"] = total
+            self.follow()
+        parts["gradient_norm"] = sum(squares, torch.zeros((), device=self.device)).sqrt()
         for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().double()
-        self.count += 1
+            if name not in self.sums:
+                self.sums[name] = torch.zeros((), dtype=torch.float64, device=self.device)
+            self.sums[name].add_(value)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average towards the weights: a += (1 - decay) (w - a)."""
+        now, then = [], []
+        for name, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                now.append(value)
+                then.append(self.average[name])
+            else:
+                self.average[name].copy_(value)
+        step = torch._foreach_sub(now, then)
+        torch._foreach_mul_(step, self.keep)
+        torch._foreach_add_(then, step)
+
+    def record(self, parallel: nn.Module, given: Mapping[str, Tensor]) -> bool:
+        """Capture a step as a graph; False, with a warning, where model or loss cannot be captured."""
+        self.fixed = self.to_device(given)
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            self.rehearse(parallel)
+            torch.cuda.synchronize(self.device)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.descend(parallel, self.fixed)
+            self.graph = graph
+        except RuntimeError as error:
+            self.optimizer.zero_grad(set_to_none=True)
+            where = [f"{Path(at.filename).name}:{at.lineno}" for at in traceback.extract_tb(error.__traceback__)]
+            warnings.warn(f"the training step is not captured and runs slower: {str(error).splitlines()[0]} "
+                          f"({' < '.join(reversed(where[-3:]))})", stacklevel=2)
+            return False
+        return True
+
+    def rehearse(self, parallel: nn.Module) -> None:
+        """Raise if a step would wait for the device, and leave everything as it was."""
+        buffers = [(b, b.clone()) for b in self.model.buffers()]
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            self.backward(parallel, self.fixed)
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
 
     def row(self, done: int) -> dict[str, float]:
         """Add a row to the history."""
@@ -224,23 +400,41 @@ class _Run:
         row = {"step": done, "lr": learning_rate(self.config, done - 1)}
         row |= {name: (total / self.count).item() for name, total in self.sums.items()}
         self.history.append(row)
-        self.sums, self.count = {}, 0
+        for total in self.sums.values():                                        # in place: a graph adds to them
+            total.zero_()
+        self.count = 0
         return row
 
     def check(self, done: int) -> None:
-        """A run whose loss is gone must stop before it overwrites a good checkpoint."""
-        if self.sums and not math.isfinite(total := self.sums["loss"].item()):
-            raise ValueError(f"loss must be finite, got {total} in the {self.count} steps before step {done}")
+        """A run whose loss or gradient is gone must stop before it overwrites a good checkpoint."""
+        for name in ("loss", "gradient_norm") if self.count else ():
+            if not math.isfinite(total := self.sums[name].item()):
+                what = "the gradient's norm" if name == "gradient_norm" else "loss"
+                raise ValueError(f"{what} must be finite, got {total} in the {self.count} steps before step {done}")
 
     def batches(self, start: int) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the batches from step ``start`` on."""
+        """This process's share of the batches from step ``start`` on; of batched data, their draws."""
         order = _Order(len(self.data), self.config, start, self.rank, self.world)
-        return iter(DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
-                               pin_memory=self.device.type == "cuda"))
+        if not _is_batched(self.data):
+            yield from DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
+                                  pin_memory=self.cuda, generator=torch.Generator())     # leaves the caller its dice
+            return
+
+        def draw(keys: list[tuple[int, int]]) -> dict[str, Tensor]:
+            draws = self.data.draws(keys)
+            return {k: v.pin_memory() for k, v in draws.items()} if self.cuda else draws
+        with ThreadPoolExecutor(1) as thread:
+            waiting = []
+            for keys in order:
+                waiting.append(thread.submit(draw, keys))
+                if len(waiting) > AHEAD:
+                    yield waiting.pop(0).result()
+            for one in waiting:
+                yield one.result()
 
     def agree(self) -> None:
         """End with the same weights everywhere: normalisation statistics differ between processes."""
-        if dist.is_initialized() and self.world > 1:
+        if self.world > 1:
             for value in self.model.state_dict().values():
                 flat = value.detach().clone(memory_format=torch.contiguous_format)  # gloo sends contiguous tensors only
                 dist.broadcast(flat, 0)
@@ -248,11 +442,12 @@ class _Run:
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must have been made with."""
-        config = {k: v for k, v in asdict(self.config).items() if k not in FREE and (k != "frozen_norm" or v)}
+        config = {k: v for k, v in asdict(self.config).items() if k not in FREE}
         shapes = {name: list(value.shape) for name, value in self.model.state_dict().items()}
         digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
         return {"model": f"{type(self.model).__name__} {getattr(self.model, 'config', '')} (weights {digest})".strip(),
-                "config": config, "data": f"{type(self.data).__name__} of {len(self.data)}", "processes": self.world}
+                "config": config, "loss": _describe(self.loss), "processes": self.world,
+                "data": f"{type(self.data).__name__} of {len(self.data)} ({_sample_digest(self.data)})"}
 
     def save(self, done: int) -> None:
         """One file holds all, so that it is replaced as a whole."""
@@ -265,10 +460,15 @@ class _Run:
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            state = {"step": done, "identity": self.identity(), "history": self.history, "count": self.count}
+            bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+            if bad:
+                raise ValueError(f"weights must be finite, got NaN or infinity in {len(bad)} tensors before step "
+                                 f"{done}, first {bad[0]!r}")
+            state = {"step": done, "identity": self.identity(), "history": self.history, "count": self.count,
+                     "digest": _digest(tensors)}
             payload = safetensors.torch.save(tensors, {"state": json.dumps(state)})
             write_atomic(Path(self.config.out) / CHECKPOINT, payload)
-        if dist.is_initialized() and self.world > 1:
+        if self.world > 1:
             dist.barrier()
 
     def load(self) -> int:
@@ -279,8 +479,14 @@ class _Run:
         state, tensors = read_checkpoint(path)
         mine = json.loads(json.dumps(self.identity()))
         for name, wanted in mine.items():
-            if state["identity"][name] != wanted:
-                raise ValueError(f"checkpoint {path} is of {name} {state['identity'][name]}, wanted {wanted}")
+            if state["identity"].get(name) != wanted:
+                raise ValueError(f"checkpoint {path} is of {name} {state['identity'].get(name)}, wanted {wanted}")
+        for prefix, own in (("model", self.model.state_dict()), ("average", self.average)):
+            wrong = [name for name, value in own.items()
+                     if getattr(tensors.get(f"{prefix}.{name}"), "shape", None) != value.shape]
+            if wrong:
+                raise ValueError(f"checkpoint {path} must hold the weights of the model, {len(wrong)} are missing or "
+                                 f"of another shape, first {prefix}.{wrong[0]}")
         with torch.no_grad():
             for prefix, own in (("model", self.model.state_dict()), ("average", self.average)):
                 for name, value in own.items():
@@ -302,14 +508,14 @@ def model_inputs(model: nn.Module, batch: Mapping[str, Tensor], device: torch.de
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Rate of 0-based ``step``: a linear rise, then half a cosine down to zero, or two drops."""
+    """Rate of 0-based ``step``: a linear rise, then half a cosine down to the floor, or a factor at each milestone."""
     rise = config.warmup * config.steps
     if step < rise:
         return config.lr * (step + 1) / (rise + 1)
-    t = (step - rise) / (config.steps - rise)
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * t))
-    return config.lr * (0.1 if t >= 0.6 else 1) * (0.1 if t >= 0.85 else 1)
+        t = (step - rise) / (config.steps - rise)
+        return config.lr * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * t)))
+    return config.lr * math.prod(f for t, f in zip(config.milestones, config.factors) if step >= t * config.steps)
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -323,9 +529,72 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
     try:
         with safetensors.safe_open(path, "pt") as file:
             state = json.loads((file.metadata() or {})["state"])
-            return state, {key: file.get_tensor(key) for key in file.keys()}
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (safetensors.SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a training checkpoint: {error}") from error
+    kinds = {"step": int, "identity": dict, "history": list, "count": int, "digest": str}
+    state = state if isinstance(state, dict) else {}
+    wrong = [name for name, kind in kinds.items() if not isinstance(state.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{path} is not a training checkpoint: it says no {', '.join(wrong)}")
+    if _digest(tensors) != state["digest"]:
+        raise ValueError(f"{path} is damaged: its tensors are not those that were saved")
+    return state, tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """A fingerprint of names, types, shapes and bits."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _sample_digest(data: Any) -> str:
+    """A fingerprint of what ``data`` gives for three of its items: other data, size or augmentation gives others."""
+    total = hashlib.sha256()
+    for index in sorted({0, len(data) // 2, len(data) - 1}):
+        for name, value in sorted(_Epochs(data)[0, index].items()):
+            total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            # rounded: a resized picture differs in its last bits from machine to machine
+            value = torch.as_tensor(value).detach().double().cpu()
+            total.update(repr(value.nan_to_num().abs().mean().item().__format__(".4g")).encode())
+    return total.hexdigest()[:12]
+
+
+def _describe(loss: Any) -> str:
+    """The name of a loss and, if a function made it, the plain values it was made with."""
+    name = getattr(loss, "__qualname__", type(loss).__qualname__)
+    cells = zip(getattr(getattr(loss, "__code__", None), "co_freevars", ()), getattr(loss, "__closure__", None) or ())
+    plain = {key: cell.cell_contents for key, cell in cells if isinstance(cell.cell_contents, (int, float, str, tuple))
+             or is_dataclass(cell.cell_contents)}
+    return f"{name} {plain}" if plain else name
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> tuple[list[list[nn.Parameter]], list[dict[str, Any]]]:
+    """Parameters that are clipped together, and those that have one rate, as an optimiser takes them."""
+    named = dict(model.named_parameters())
+    groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {"": list(named.values())}
+    of = {id(p): name for name, group in groups.items() for p in group}
+    if set(of) != {id(p) for p in named.values()}:
+        raise ValueError(f"parameter_groups() must hold every parameter of {type(model).__name__} once")
+    parts: dict[float, list[nn.Parameter]] = {}
+    unused = set(config.rates)
+    for name, parameter in named.items():
+        words = [key for key in config.rates if key == of[id(parameter)] or f"{name}.".startswith(f"{key}.")]
+        unused -= set(words)
+        factor = config.rates[max(words, key=len)] if words else 1.0            # the longest says it best
+        parts.setdefault(factor, []).append(parameter)
+    if unused:
+        raise ValueError(f"rates must name parts of {type(model).__name__}, got {sorted(unused)}")
+    return list(groups.values()), [{"params": p, "factor": factor} for factor, p in parts.items()]
+
+
+def _is_batched(data: Any) -> bool:
+    """Whether ``data`` makes whole batches on a device from draws made on the host."""
+    return hasattr(data, "draws") and hasattr(data, "batch")
 
 
 class _Epochs(Dataset):
@@ -363,10 +632,17 @@ class _Order:
 def _processes(config: TrainConfig) -> tuple[torch.device, int, int]:
     """Device, rank and number of processes; joins those that ``torchrun`` started."""
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    world = int(os.environ.get("WORLD_SIZE", 1))
+    try:
+        world = int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError:
+        raise ValueError(f"WORLD_SIZE must be a whole number, got {os.environ['WORLD_SIZE']!r}") from None
     if world > 1 and not dist.is_initialized():
+        if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise ValueError(f"WORLD_SIZE is {world} but {', '.join(missing)} are not set: start the processes with "
+                             "torchrun, or unset WORLD_SIZE")
+        print(f"waiting for {world} processes at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", flush=True)
         # joined once and left at exit: a second group in the same launch would find the first one's addresses and hang
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     name = config.device if config.device != "auto" else "cuda" if cuda else "cpu"

@@ -9,7 +9,7 @@ Shapes: N images or frames, K landmarks, T training steps, F faces, H W. Coordin
 Pictures are stored as JPEG: mind the two-megabyte notebook habit and keep stacks near 256 pixels a side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import traitlets
 
-from . import markups, metrics, msm, rht
+from . import markups, metrics
 
 SCRIPTS = Path(__file__).parent / "assets" / "widgets"
 JPEG_QUALITY = 88  # edges of drawn landmarks are vector work above the picture, so this is enough
@@ -492,11 +492,13 @@ class ReferenceFigure(Figure):
     Args:
         target, reference: pictures (H', W') or (H', W', 3) that the map covers from edge to edge, at any resolution.
         query, key: (C, H, W) their local features, H and W from 2 to 48.
+        correlate: (query, key (1, C, H, W), patch) -> confidence (1, 1, H, W) and index (1, H W) of the winners;
+            ``rht.correlate``.
         place: (x, y) on the map at first, whole numbers.
         patch: 1, 3 or 5 at first.
 
     Example:
-        >>> ReferenceFigure(target, reference, features(target), features(reference), place=(11, 13))
+        >>> ReferenceFigure(target, reference, features(target), features(reference), rht.correlate, place=(11, 13))
 
     Source: RHT Eq. 1 to 3.
     """
@@ -504,6 +506,7 @@ class ReferenceFigure(Figure):
     _esm = script("reference")
 
     def __init__(self, target: np.ndarray, reference: np.ndarray, query: object, key: object,
+                 correlate: Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]],
                  place: tuple[int, int] = (0, 0), patch: int = 3) -> None:
         query, key = _floats("query", query, (None, None, None)), _floats("key", key, (None, None, None))
         rows, columns = query.shape[1:]
@@ -517,7 +520,7 @@ class ReferenceFigure(Figure):
             raise ValueError(f"place must lie on the {columns} x {rows} map, got {place}")
         if patch not in (1, 3, 5):
             raise ValueError(f"patch must be 1, 3 or 5, got {patch}")
-        pairs = [rht.correlate(torch.from_numpy(query[None]), torch.from_numpy(key[None]), n) for n in (1, 3, 5)]
+        pairs = [correlate(torch.from_numpy(query[None]), torch.from_numpy(key[None]), n) for n in (1, 3, 5)]
         super().__init__({"rows": rows, "columns": columns, "start": y * columns + x, "patch": patch,
                           "patches": [1, 3, 5]},
                          {"query": query, "key": key, "target": picture(target), "reference": picture(reference),
@@ -529,7 +532,7 @@ class ExemplarFigure(Figure):
     """Cover landmarks with a hand, and watch a dictionary of exemplar shapes put them back.
 
     Args:
-        dictionary: a ``msm.ShapeDictionary`` of at most 200 exemplars.
+        exemplars: (N, K, 2) at most 200 faces in one frame, such as a ``msm.ShapeDictionary`` holds.
         truth: (K, 2) the landmarks of one face, in pixels of ``image`` or of a plain square of ``size``.
         image: (H, W) or (H, W, 3), or None.
         size: side in pixels where there is no image.
@@ -542,23 +545,23 @@ class ExemplarFigure(Figure):
         seed: of the errors.
 
     Example:
-        >>> ExemplarFigure(ShapeDictionary.fit(shapes, 100), face.landmarks, face.image, k=50)
+        >>> ExemplarFigure(ShapeDictionary.fit(shapes, 100).exemplars, face.landmarks, face.image, k=50)
 
     Source: MSM Eq. 10, 11.
     """
 
     _esm = script("exemplars")
 
-    def __init__(self, dictionary: msm.ShapeDictionary, truth: object, image: np.ndarray | None = None, size: int = 128,
+    def __init__(self, exemplars: object, truth: object, image: np.ndarray | None = None, size: int = 128,
                  markup: str = "68", hand: tuple[float, float] | None = None, radius: float = 0.5, error: float = 0.15,
                  k: int = 50, ridge: float = 60.0, seed: int = 0) -> None:
-        chosen, exemplars = markups.get(markup), dictionary.exemplars
+        chosen, exemplars = markups.get(markup), _floats("exemplars", exemplars, (None, None, 2))
         truth = _floats("truth", truth, (chosen.count, 2))
         if not np.isfinite(truth).all():
             raise ValueError("truth must be finite, got NaN or infinity")
         if exemplars.shape[1] != len(truth) or len(exemplars) > 200:
-            raise ValueError(f"dictionary must hold at most 200 exemplars of {len(truth)} landmarks, got "
-                             f"{len(exemplars)} of {exemplars.shape[1]}")
+            raise ValueError(f"exemplars must be at most 200 of {len(truth)} landmarks, got {len(exemplars)} of "
+                             f"{exemplars.shape[1]}")
         for name, value, low, high in (("radius", radius, 0, 1.5), ("error", error, 0, 0.5),
                                        ("k", k, 1, len(exemplars)), ("ridge", ridge, 0.1, 1e5)):
             if not low <= value <= high:
@@ -574,7 +577,7 @@ class ExemplarFigure(Figure):
                     "groups": [{"name": text, "indices": list(chosen.groups[name])}
                                for name, text in names.items() if name in chosen.groups],
                     "hand": at.astype(float).tolist(), "radius": radius, "error": error, "k": k, "ridge": ridge},
-            {"truth": truth, "exemplars": exemplars.astype(np.float32),
+            {"truth": truth, "exemplars": exemplars,
              "wander": np.random.default_rng(seed).normal(size=truth.shape).astype(np.float32)}
             | ({} if image is None else {"image": picture(image)}))
 

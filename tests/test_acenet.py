@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -26,11 +27,11 @@ def rows(*ys, start=8, step=8, count=5):
 def line_map(y, beyond=3.0):
     """The exact heat of a horizontal contour at height ``y``, as long as ``rows`` and a little longer: (1, H, W)."""
     ends = torch.tensor([[[8 - beyond, y], [40 + beyond, y]]], dtype=torch.float64)
-    return contours.encode(ends, SIZE, acenet.SIGMA)
+    return contours.encode(ends, SIZE, acenet.LITE.sigma)
 
 
 def weak_parts(heat, chain, reach=REACH):
-    score, _ = contours.contourness(heat, acenet.SIGMA)
+    score, _ = contours.contourness(heat, acenet.LITE.sigma)
     return (acenet.landmark_loss(score, chain).item(), acenet.line_loss(score, chain, reach).item(),
             acenet.far_loss(heat, chain, reach).item())
 
@@ -203,9 +204,9 @@ def test_a_contour_may_bulge_between_its_landmarks():
     x = torch.linspace(4, 44, 161, dtype=torch.float64)
     bulge = torch.stack([x, 24 + 3 * torch.sin((x - 8) * torch.pi / 16)], -1)[None]     # 0 at x = 8, 24, 40
     chain = rows(24.0, step=16, count=3)
-    heat = contours.encode(bulge, SIZE, acenet.SIGMA)
+    heat = contours.encode(bulge, SIZE, acenet.LITE.sigma)
     landmark, line, far = weak_parts(heat, chain)
-    straight = acenet.full_loss(contours.encode(chain, SIZE, acenet.SIGMA), heat).item()
+    straight = acenet.full_loss(contours.encode(chain, SIZE, acenet.LITE.sigma), heat).item()
     assert landmark < 0.01 and line < 0.15
     assert straight > 5 * (0.1 * landmark + 0.1 * line)
     empty = weak_parts(torch.zeros_like(heat), chain)
@@ -223,7 +224,7 @@ def test_heat_far_away_costs_in_far_alone():
     clean = line_map(24.0)
     before, after = weak_parts(clean, chain), weak_parts(clean + spot, chain)
     assert after[0] == pytest.approx(before[0], abs=1e-9) and after[1] == pytest.approx(before[1], abs=1e-9)
-    assert after[2] == pytest.approx((acenet.ALPHA * 16 / SIZE**2) ** 0.5)         # all of it wrong by 1
+    assert after[2] == pytest.approx((acenet.LITE.alpha * 16 / SIZE**2) ** 0.5)         # all of it wrong by 1
 
 
 def test_an_exact_contour_between_pixel_centres_does_not_reach_0():
@@ -515,12 +516,95 @@ def test_half_a_batch_weighs_half():
     """The parts of ace_loss are means over the whole batch: a rendered face counts the same beside any other."""
     maps, batch = toy_maps(), random_batch()
     both = LOSSES["ace"](maps, batch)
-    alone = {}
-    for half in (0, 1):
-        pick = batch["synthetic"] == half
-        alone |= LOSSES["ace"]([one[pick] for one in maps], {k: v[pick] for k, v in batch.items()})
-    for part in ("full", "anchors", "weak"):
-        torch.testing.assert_close(both[part], alone[part] / 2)
+    real, rendered = ({part: value / 2 for part, value in LOSSES["ace"](
+        [one[half::2] for one in maps], {k: v[half::2] for k, v in batch.items()}).items()} for half in (0, 1))
+    assert real["full"] == rendered["anchors"] == rendered["weak"] == 0
+    for part in ("coarse", "full", "anchors", "weak"):
+        torch.testing.assert_close(both[part], real[part] + rendered[part])
+
+
+@pytest.mark.parametrize("markup", ["68", "36"])
+def test_a_batch_in_turn_needs_half_the_work_and_has_the_same_loss_and_gradient(markup):
+    batch = random_batch(6)
+    batch["contours"][::2] = batch["anchors"][::2] = torch.nan                       # as TwoDomains has it
+    found = []
+    for in_turn in (False, True):
+        maps = [one.requires_grad_() for one in toy_maps(count=6)]
+        value = acenet.ace_loss(markup, in_turn=in_turn)(maps, batch)
+        total(value).backward()
+        found.append((value, [one.grad for one in maps]))
+    torch.testing.assert_close(*found)
+    for bad in (1 - batch["synthetic"], torch.tensor([0.0, 1, 1, 0, 0, 1]), torch.zeros(6), torch.ones(6)):
+        value = acenet.ace_loss(markup, in_turn=True)(toy_maps(count=6), random_batch(6) | {"synthetic": bad})
+        assert total(value).isnan()                                                  # and training stops
+
+
+def test_an_order_in_turn_is_one_of_all_items():
+    data = acenet.TwoDomains(Toys("real", 3), Toys("rendered", 5, True))
+    orders = [data.order(np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    for order in orders:
+        assert sorted(order) == list(range(10)) and [data[i]["synthetic"].item() for i in order] == [0, 1] * 5
+    assert orders[0].tolist() == orders[1].tolist() != orders[2].tolist()
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "printed", "in_turn"])
+def test_a_step_can_be_captured(name):
+    batch = random_batch()
+    batch["contours"][::2] = batch["anchors"][::2] = torch.nan if name != "all_exact" else 0.0
+    model = acenet.AceNet(replace(TOY, maps=68 if name == "points" else 25))
+    loss = (LOSSES | {"printed": acenet.ace_loss(printed=True), "in_turn": acenet.ace_loss(in_turn=True)})[name]
+    assert_capturable(lambda: loss(model(batch["image"]), batch))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_losses_take_their_lengths_from_the_config():
+    """A network of another size learns with its own D and sigma."""
+    batch, maps = random_batch(), toy_maps()
+    landmarks = heatmaps.to_heatmap(batch["landmarks"][::2], 64, 32)
+    chain, on = acenet.chains(landmarks)
+    for config in (replace(acenet.LITE, sigma=1.0, reach=2.0, alpha=20.0), replace(acenet.LITE, reach=6.0)):
+        found = acenet.ace_loss(config=config, per_pixel=1)(maps, batch)
+        wanted = acenet.weak_loss(maps[-1][::2, 12:], chain, on, config.reach, config.sigma, alpha=config.alpha)
+        torch.testing.assert_close(found["weak"], wanted.mean(1).sum() / 4)
+        target = torch.cat([heatmaps.encode(heatmaps.to_heatmap(batch["anchors"][1::2], 64, 32), 32, config.sigma,
+                                            "parabola"),
+                            contours.encode(heatmaps.to_heatmap(batch["contours"][1::2], 64, 32), 32, config.sigma)], 1)
+        wanted = acenet.full_loss(target, maps[-1][1::2], config.alpha).sum() / 4
+        torch.testing.assert_close(found["full"], wanted)
+        everywhere = acenet.lines_loss(exact="synthetic", config=config)(
+            [one[1::2] for one in maps], {k: v[1::2] for k, v in batch.items()})
+        torch.testing.assert_close(everywhere["fine"], 2 * wanted)
+
+
+def test_printed_losses_are_those_over_the_root_of_the_number_of_pixels():
+    """Eq. 3 and 9 as printed; Eq. 7 and 8 are means and stay: this is what makes them so unequal."""
+    batch, maps = random_batch(), toy_maps()
+    ours, printed = (acenet.ace_loss(weights=(0, 0), printed=p)(maps, batch) for p in (False, True))
+    for part, pixels in (("full", 25 * 32**2), ("anchors", 12 * 32**2), ("weak", 32**2), ("coarse", 25 * 8**2)):
+        torch.testing.assert_close(printed[part], ours[part] / pixels**0.5)
+    rest = [acenet.ace_loss(printed=p)(maps, batch)["weak"] - one["weak"] for p, one in ((0, ours), (1, printed))]
+    torch.testing.assert_close(*rest, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0, 3.0])
+def test_the_best_score_goes_with_sigma(sigma):
+    """An exact contour of any width costs nothing at its landmarks and along its line, and no heat costs 0.9."""
+    chain = rows(24.0, start=16, step=4)
+    heat = contours.encode(torch.tensor([[[0.0, 24], [47, 24]]], dtype=torch.float64), SIZE, sigma)
+
+    def charged(maps):
+        far, *both = (acenet.weak_loss(maps, chain, None, 6.0, sigma, w).item() for w in ((0, 0), (1, 0), (0, 1)))
+        return [one - far for one in both]
+    assert charged(heat) == pytest.approx([0, 0], abs=2e-3)
+    assert charged(torch.zeros_like(heat)) == pytest.approx([1 - 2 ** (-4.92 / 1.5)] * 2, abs=1e-6)
+
+
+def test_smaller_steps_across_find_more_of_the_ridge():
+    """A contour between two rows of pixels, seen from a line that is oblique to it: more places, the old among them."""
+    score, _ = contours.contourness(line_map(24.37), 2.0)
+    chain = torch.tensor([[[8.0, 22.1], [40, 26.3]]], dtype=torch.float64)
+    lost = [acenet.line_loss(score, chain, 3.0, per_pixel=n).item() for n in (1, 3, 9, 81)]
+    assert lost[0] > lost[1] > lost[2] > lost[3] > 0
 
 
 def test_line_targets_are_drawn_through_the_landmarks():
@@ -639,17 +723,119 @@ def test_what_is_drawn_is_read_back():
         assert geometry.distance_to_polyline(found[name][1:-1], line.numpy()).max() < 0.1     # but for its ends
 
 
-def test_pieces_of_a_contour_are_joined_and_others_dropped():
-    broken = torch.tensor([[[4.0, 20], [20, 20]], [[24, 20], [40, 20]]], dtype=torch.float64)
+def test_all_pieces_of_a_contour_are_one_curve_and_the_score_tells_what_was_bridged():
+    broken = torch.tensor([[[4.0, 20], [13, 20]], [[21, 20], [27, 20]], [[35, 20], [44, 20]]], dtype=torch.float64)
     heat = torch.zeros(25, 48, 48, dtype=torch.float64)
     heat[24] = contours.encode(broken, 48, 2.0).amax(0)
-    heat[24] += contours.encode([[[10.0, 40], [20, 40]]], 48, 2.0)[0]                # elsewhere
-    heat[20] = contours.encode([[[4.0, 9], [14, 9]], [[30, 9], [40, 9]]], 48, 2.0).amax(0)
+    heat[20] = 0.6 * contours.encode([[[4.0, 9], [30, 9]]], 48, 2.0)[0]
     found = acenet.read(heat)[1]
     assert set(found) == {"mouth_upper_lip_outer", "chin_boundary"}                  # maps without heat: no contour
     chin = found["chin_boundary"]
-    assert np.ptp(chin[:, 0]) > 33 and np.abs(chin[:, 1] - 20).max() < 0.1
-    assert np.ptp(found["mouth_upper_lip_outer"][:, 0]) < 14                         # 16 pixels are no gap
+    assert np.ptp(chin[:, 0]) > 38 and np.abs(chin[:, 1] - 20).max() < 0.1
+    assert geometry.length(chin) < 42                                                # in order, no way twice
+    scores = acenet.contour_scores(heat[12:], found)
+    assert scores["mouth_upper_lip_outer"] == pytest.approx(0.6, abs=0.02)           # its ends are cut where it fades
+    dense = acenet.sample(heat[24], torch.from_numpy(geometry.resample(chin, 2000))).mean()
+    assert scores["chin_boundary"] == pytest.approx(dense.item(), abs=0.02) and 0.5 < dense < 0.8
+    near = acenet.read(heat, replace(acenet.LITE, join=4.0))[1]                      # the strongest piece alone
+    assert np.ptp(near["chin_boundary"][:, 0]) < 14
+    assert acenet.contour_scores(heat[12:], near)["chin_boundary"] > 0.95
+
+
+def test_a_piece_that_turns_back_is_dropped():
+    """A ghost beside the contour, as a double chin draws it, is no part of it."""
+    heat = torch.zeros(25, 64, 64, dtype=torch.float64)
+    heat[24] = contours.encode([[[8.0, 20], [50, 20]], [[20.0, 32], [36, 32]]], 64, 2.0).amax(0)
+    chin = acenet.read(heat)[1]["chin_boundary"]
+    assert np.abs(chin[:, 1] - 20).max() < 0.1
+
+
+def a_face(size=64):
+    """Anchors (12, 2) and thirteen lines, no two alike in the mirror, in pixels of a map, and their exact maps."""
+    t = torch.linspace(0, torch.pi, 20, dtype=torch.float64)
+    lines = torch.stack([torch.stack([4 + i + 11 * t, 8 + 4 * i + (i - 4) / 2 * torch.sin(t)], -1) for i in range(13)])
+    anchors = torch.stack([7 + 4.3 * torch.arange(12.0), 20.0 + 2 * torch.arange(12.0)], -1).double()
+    maps = torch.cat([heatmaps.encode(anchors, size, 3.0, "parabola"), contours.encode(lines, size, 2.0)])
+    return anchors, lines, maps.float()
+
+
+def in_crop(points):
+    return (points + 0.5) * 2 - 0.5                                  # an image pixel is half a map pixel
+
+
+def test_the_network_reads_its_maps_in_crop_pixels():
+    anchors, lines, maps = a_face()
+    model = acenet.AceNet(replace(TOY, image_size=128)).eval()
+    assert model.inputs == ("image",)
+    reading = model.read([maps[None, :, :8, :8], torch.stack([maps, 0.5 * maps, 0 * maps])])
+    assert reading.points is reading.anchors and reading.points.shape == (3, 12, 2)
+    for k, height in ((0, 1.0), (1, 0.5)):
+        assert (reading.points[k] - in_crop(anchors)).norm(dim=-1).max() < 0.3
+        assert ((reading.scores[k] > 0.85 * height) & (reading.scores[k] <= height)).all()
+        assert list(reading.contours[k]) == list(reading.contour_scores[k]) == list(markups.CONTOURS)
+        for score in reading.contour_scores[k].values():
+            assert score == pytest.approx(height, abs=0.12)             # between pixels heat reads a little low
+        for line, found in zip(lines, reading.contours[k].values()):
+            assert geometry.distance_to_polyline(in_crop(line[1:-1]).numpy(), found).max() < 0.3
+    assert reading.contours[2] == reading.contour_scores[2] == {}
+    assert (reading.scores[2] == 0).all() and reading.points.isfinite().all()
+
+
+def test_a_mirror_image_is_read_by_the_mean_of_the_maps():
+    """An anchor that only the mirror sees has half its height; what both see is read as from one; sides are swapped."""
+    anchors, lines, maps = a_face()
+    mirror = maps.flip(-1)[list(acenet.MAP_FLIP)]
+    model = acenet.AceNet(replace(TOY, image_size=128)).eval()
+    seen = model.read([torch.stack([maps, maps, mirror, mirror])], mirrored=True)
+    alone = model.read([maps[None]])
+    assert seen.points.shape == (2, 12, 2) and len(seen.contours) == 2
+    torch.testing.assert_close(seen.points[1], alone.points[0])
+    for name, line in alone.contours[0].items():
+        np.testing.assert_allclose(seen.contours[0][name], line, atol=1e-5)
+    blind = maps.clone()
+    blind[0] = 0                                                     # an anchor of the right side
+    half = model.read([torch.stack([blind, mirror])], mirrored=True)
+    torch.testing.assert_close(half.scores[0, 0], alone.scores[0, 0] / 2)
+    torch.testing.assert_close(half.scores[0, 1:], alone.scores[0, 1:])
+    torch.testing.assert_close(half.points[0, 0], alone.points[0, 0])
+    with pytest.raises(ValueError, match="even number"):
+        model.read([torch.stack([maps] * 3)], mirrored=True)
+
+
+def test_a_network_of_landmark_maps_has_points_only():
+    model = acenet.AceNet(replace(TOY, maps=68)).eval()
+    points = 8 + 16 * torch.rand(68, 2, generator=torch.manual_seed(0))
+    maps = heatmaps.encode(points, 32, 2.0, "parabola")[None]
+    reading = model.read([maps])
+    assert (reading.points[0] - in_crop(points)).norm(dim=-1).max() < 0.25 and reading.scores.shape == (1, 68)
+    assert reading.anchors is None and reading.contours is None
+    mirror = maps.flip(-1)[:, list(markups.get("68").flip)]
+    torch.testing.assert_close(model.read([torch.cat([maps, mirror])], mirrored=True).points, reading.points)
+
+
+def test_what_decides_the_reading_is_in_the_config():
+    _, lines, maps = a_face()
+    maps[24] = contours.encode([[[4.0, 9], [20, 9]], [[28.0, 9], [44, 9]]], 64, 2.0).amax(0)    # 8 and 1.3 at the ends
+    found = {name: acenet.AceNet(replace(TOY, image_size=128, **changes)).read([0.3 * maps[None]]).contours[0]
+             for name, changes in {"narrow": {"join": 6.0}, "wide": {"join": 12.0}, "strict": {"high": 0.9}}.items()}
+    lengths = {name: geometry.length(some["chin_boundary"]) for name, some in found.items() if some}
+    assert lengths["narrow"] < 2 * 18 and lengths["wide"] > 2 * 36 and found["strict"] == {}
+
+
+def test_lengths_are_the_papers_on_its_map_and_keep_their_share_of_others():
+    lengths = ("sigma", "read_sigma", "reach", "join")
+    assert [getattr(acenet.PAPER, name) for name in lengths] == [2, 3, 6, 128]
+    for size in (64, 128, 512):
+        config = acenet.scaled(replace(acenet.LITE, image_size=size))
+        assert [128 * getattr(config, name) / config.heatmap_size for name in lengths] == [2, 3, 6, 128]
+        assert acenet.scaled(config) == config
+    # the shipped weights were trained and are read so; the two sigmas are not to scale, for the reason in the config
+    half = acenet.scaled(acenet.LITE)
+    assert (acenet.LITE.sigma, acenet.LITE.read_sigma) == (2, 3) and (half.sigma, half.read_sigma) == (1, 1.5)
+    assert (acenet.LITE.reach, acenet.LITE.join) == (half.reach, half.join) == (3, 64)
+    for bad in ({"sigma": 0.0}, {"read_sigma": -1.0}, {"reach": 0.0}, {"join": -1.0}, {"low": 0.5}, {"alpha": 0.5}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            replace(acenet.LITE, **bad)
 
 
 def test_unfit_maps_are_not_read():

@@ -11,10 +11,11 @@ from PIL import Image
 from skimage import data
 from torch import nn
 
-from facealign_lite import acenet, contours, geometry, heatmaps, markups, metrics, scpan, zoo
-from facealign_lite import align as front
-from facealign_lite.align import align, best_face, predict
-from facealign_lite.data import box_of, crop_matrix
+from facealign_lite import acenet, contours, detection, geometry, heatmaps, markups, metrics, scpan, zoo
+from facealign_lite.align import align
+from facealign_lite.data import box_of, crop_matrix, grey, mirrored, upright_matrix
+from facealign_lite.looks import in_eval_mode, look_twice, predict
+from facealign_lite.nets import Reading, StackedHourglass, fold_mirrored
 from facealign_lite.synthetic import SyntheticFaces
 
 ASTRONAUT = (176.0, 78.0, 276.0, 190.0)       # her face, brows to chin, with room
@@ -22,18 +23,22 @@ FLIP = list(markups.get("68").flip)
 
 
 class Fixed(nn.Module):
-    """A network that answers the same points whatever it sees."""
+    """A network that answers the same points, pixels of its maps, whatever it sees."""
 
-    def __init__(self, points):
+    inputs = ("image",)
+    read = StackedHourglass.read
+
+    def __init__(self, points, channels=1):
         super().__init__()
-        self.config = SimpleNamespace(landmarks=68, image_size=128, in_channels=1)
+        self.config = SimpleNamespace(image_size=128, in_channels=channels, reading="soft_argmax")
         self.weight = nn.Parameter(torch.zeros(1))
         y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
         u, v = torch.tensor(points, dtype=torch.float32).T[..., None, None]
         self.logits = -((x - u) ** 2 + (y - v) ** 2) / 2            # softmax: a Gaussian, its mean (u, v)
 
     def forward(self, images):
-        return [self.logits.expand(len(images), 68, 32, 32)]
+        assert images.shape[1:] == (self.config.in_channels, 128, 128)
+        return [self.logits.expand(len(images), -1, 32, 32)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def found(astronaut):
 def test_crop_points_come_back_in_image_pixels():
     points = np.random.default_rng(0).uniform(8, 23, (68, 2))
     plain = crop_matrix((20, 30, 80, 110), 128, angle=0.4)
-    mirror = front.mirrored(plain, 128)
+    mirror = mirrored(plain, 128)
     landmarks, scores = predict(np.zeros((150, 140), np.uint8), np.stack([plain, mirror]), Fixed(points))
     in_crop = (points + 0.5) * 4 - 0.5
     np.testing.assert_allclose(geometry.transform(landmarks[0], plain), in_crop, atol=0.02)
@@ -69,7 +74,7 @@ def test_upright_crop_levels_the_eyes_and_centres_the_face(angle, side, seed):
     face = np.random.default_rng(seed).uniform(0, 1, (68, 2))
     face[36], face[45] = (0.2, 0.3), (0.8, 0.3)
     points = geometry.transform(face * side, geometry.similarity(1.0, angle, (40.0, -7.0)))
-    seen = geometry.transform(points, front.upright_matrix(points, 128, margin=0.25))
+    seen = geometry.transform(points, upright_matrix(points, 128, margin=0.25))
     assert seen[36][1] == pytest.approx(seen[45][1], abs=1e-6) and seen[36][0] < seen[45][0]
     left, top, right, bottom = box_of(seen)
     assert max(right - left, bottom - top) == pytest.approx(128 / 1.25)
@@ -77,11 +82,11 @@ def test_upright_crop_levels_the_eyes_and_centres_the_face(angle, side, seed):
 
 
 def test_grid_covers_the_picture():
-    for side in front.SIDES:
-        boxes = front.grid(90, 200, side)
+    for side in detection.SIDES:
+        boxes = detection.grid(90, 200, side)
         np.testing.assert_allclose([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], [-0.5, -0.5, 199.5, 89.5])
         steps = np.diff(np.unique(boxes[:, 0]))
-        assert (steps <= front.STRIDE * side * 90 + 1e-9).all()
+        assert (steps <= detection.STRIDE * side * 90 + 1e-9).all()
 
 
 def test_the_astronaut_has_her_face(found):
@@ -139,9 +144,9 @@ def test_a_mirrored_photo_has_mirrored_landmarks(astronaut, found, network):
 def test_every_kind_of_image(astronaut, found, network, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(astronaut).save(path)
-    grey = np.asarray(Image.fromarray(astronaut).convert("L"))
+    one_channel = np.asarray(Image.fromarray(astronaut).convert("L"))
     alpha = np.dstack([astronaut, np.full(astronaut.shape[:2], 255, np.uint8)])
-    for image in (path, str(path), Image.fromarray(astronaut), grey, alpha, astronaut.astype(np.uint16) * 257):
+    for image in (path, str(path), Image.fromarray(astronaut), one_channel, alpha, astronaut.astype(np.uint16) * 257):
         points = align(image, ASTRONAUT, network).landmarks
         assert np.abs(points - found.landmarks).max() < 1
 
@@ -154,10 +159,104 @@ def test_no_face_no_answer(network):
 
 
 def test_faceness_is_higher_on_a_face(astronaut, network):
-    from facealign_lite.data import grey
-    face = best_face(grey(astronaut), crop_matrix(ASTRONAUT, 128)[None], network)[0]
-    coffee = best_face(grey(data.coffee()), crop_matrix((100, 100, 250, 250), 128)[None], network)[0]
-    assert face > front.FACE > coffee
+    face = detection.best_face(grey(astronaut), crop_matrix(ASTRONAUT, 128)[None], network)[0]
+    coffee = detection.best_face(grey(data.coffee()), crop_matrix((100, 100, 250, 250), 128)[None], network)[0]
+    assert face > detection.FACE > coffee
+
+
+# ---- any network that says how it is read ---------------------------------------------------------------------------
+
+def test_a_network_keeps_its_mode_part_by_part(astronaut):
+    network = Fixed(np.random.default_rng(0).uniform(8, 23, (68, 2)))
+    network.frozen, network.other = nn.Dropout(), nn.Dropout()
+    network.train().frozen.eval()
+    align(astronaut, ASTRONAUT, network, "cpu")
+    with pytest.raises(RuntimeError), in_eval_mode(network):
+        assert not network.training and not network.other.training
+        raise RuntimeError
+    assert network.training and network.other.training and not network.frozen.training
+    align(astronaut, ASTRONAUT, network.eval(), "cpu")
+    assert not network.training and not network.other.training
+
+
+class Telling(Fixed):
+    """Tells more than points: what it saw, and how it straightened each crop, here by the crop's place in the batch."""
+
+    def forward(self, images):
+        assert not self.training
+        self.seen = len(images)
+        return super().forward(images)
+
+    def read(self, outputs, mirrored=False):
+        count = len(outputs[-1])
+        reading = StackedHourglass.read(self, outputs)
+        reading = Reading(reading.points, reading.scores, reliable=torch.arange(68).expand(count, -1) % 3 > 0,
+                          theta=torch.arange(count)[:, None, None] + torch.eye(2, 3))
+        return fold_mirrored(reading, 128, FLIP) if mirrored else reading
+
+
+def test_what_else_a_network_has_to_say_comes_through(astronaut):
+    points = np.random.default_rng(0).uniform(8, 23, (68, 2))
+    network = Telling(points).train()
+    told = align(astronaut, ASTRONAUT, network, "cpu")
+    assert network.seen == 2                                        # the second look: upright, and in the mirror
+    np.testing.assert_array_equal(told.reliable, np.arange(68) % 3 > 0)
+    np.testing.assert_array_equal(told.theta, np.eye(2, 3))
+    plain = align(astronaut, ASTRONAUT, Fixed(points), "cpu")
+    assert plain.reliable is None and plain.theta is None and told.landmarks.dtype == np.float64
+
+
+@pytest.mark.parametrize("degrees, size, stays", [(0, 1.0, True), (-27, 1.0, True), (0, 1.4, True), (31, 1.0, False),
+                                                  (0, 2.2, False), (25, 1.5, False)])
+def test_who_straightens_crops_itself_moves_on_only_from_a_poor_one(astronaut, degrees, size, stays):
+    """The second look is at the upright crop of the face just read, but for a network that tells its theta."""
+    face = np.stack(np.meshgrid([-0.5, 0.5], np.linspace(-1, 1, 34)), -1).reshape(68, 2)
+    face[36], face[45] = (-0.4, -0.5), (0.4, -0.5)
+    face = face / 1.3 / size                                        # at size 1 as large as in the upright crop
+    points = 15.5 + 16 * geometry.transform(face, geometry.similarity(1.0, np.deg2rad(degrees)))
+    rough = crop_matrix(ASTRONAUT, 128)
+    upright = geometry.compose(upright_matrix((points + 0.5) * 4 - 0.5, 128), rough)
+    told, plain = (look_twice(astronaut, ASTRONAUT, kind(points))[1] for kind in (Telling, Fixed))
+    np.testing.assert_allclose(told, rough if stays else upright, atol=0.05)
+    np.testing.assert_allclose(plain, upright, atol=0.05)
+
+
+def test_a_grey_picture_is_shown_to_a_network_of_colours(astronaut):
+    points = np.linspace(5, 25, 136).reshape(68, 2)
+    np.testing.assert_allclose(align(astronaut[..., 0], ASTRONAUT, Fixed(points, 3), "cpu").landmarks,
+                               align(astronaut, ASTRONAUT, Fixed(points), "cpu").landmarks, atol=1e-9)
+
+
+def test_eyes_in_one_point_leave_the_crop_of_the_box(astronaut):
+    network = Fixed(np.full((68, 2), 20.0))
+    in_crop = geometry.transform(align(astronaut, ASTRONAUT, network, "cpu").landmarks, crop_matrix(ASTRONAUT, 128))
+    # read at 20.5 * 4 - 0.5 = 81.5 and, in the mirror, at 127 - 81.5
+    np.testing.assert_allclose(in_crop, np.tile([63.5, 81.5], (68, 1)), atol=0.02)
+
+
+def test_who_does_not_say_how_it_is_read_is_refused(astronaut):
+    with pytest.raises(ValueError, match="Conv2d has no config and no inputs and no read"):
+        align(astronaut, ASTRONAUT, nn.Conv2d(1, 68, 3))
+    network = Fixed(np.zeros((68, 2)))
+    network.inputs = ("image", "reference")
+    with pytest.raises(ValueError, match="Fixed has no lend"):
+        align(astronaut, ASTRONAUT, network)
+
+
+def test_a_weights_file_that_has_changed_is_read_anew(astronaut, network, tmp_path, monkeypatch):
+    path = zoo.save(network, tmp_path / "net.safetensors")
+    before = align(astronaut, ASTRONAUT, path, "cpu").landmarks
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(align(astronaut, ASTRONAUT, "net.safetensors", "cpu").landmarks, before)
+    other = StackedHourglass(network.config)
+    other.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        other.heads[-1].weight.copy_(network.heads[-1].weight[FLIP])          # another network of the same size
+        other.heads[-1].bias.copy_(network.heads[-1].bias[FLIP])
+    zoo.save(other, path)
+    again = align(astronaut, ASTRONAUT, path, "cpu").landmarks
+    assert np.abs(again - before).max() > 20
+    np.testing.assert_array_equal(again, align(astronaut, ASTRONAUT, other.eval(), "cpu").landmarks)
 
 
 # ---- anchors and contours -------------------------------------------------------------------------------------------
@@ -256,7 +355,7 @@ def test_a_mirrored_crop_of_a_scpan_swaps_sides(rendered):
     by[:, 2] = 127.5 - by[:, :2] @ (box_of(rendered.landmarks).reshape(2, 2).mean(0))
     truth = geometry.transform(rendered.landmarks, by)
     plain = crop_matrix(box_of(truth), 128)
-    landmarks, _ = predict(RULER, np.stack([plain, front.mirrored(plain, 128)]), Voter(truth))
+    landmarks, _ = predict(RULER, np.stack([plain, mirrored(plain, 128)]), Voter(truth))
     assert np.linalg.norm(landmarks - truth, axis=-1).mean() < 0.5
     assert np.linalg.norm(landmarks[1][FLIP] - truth, axis=-1).mean() > 20
 
@@ -280,6 +379,13 @@ def test_exact_maps_give_the_contours_back(rendered, angle):
     left, top, right, bottom = box_of(geometry.transform(np.concatenate(lines), upright))
     assert max(right - left, bottom - top) == pytest.approx(128 / 1.3, abs=1)
     np.testing.assert_allclose(mirror, [[-1], [1]] * upright + [[0, 0, 127], [0, 0, 0]], atol=0.05)
+
+
+def test_a_mirrored_crop_of_an_ace_network_swaps_anchors(rendered):
+    anchors, lines = on_ruler(rendered)
+    plain = crop_matrix(box_of(np.concatenate(lines)), 128)
+    found, scores = predict(RULER, np.stack([plain, mirrored(plain, 128)]), Oracle(anchors, lines))
+    assert np.linalg.norm(found - anchors, axis=-1).max() < 0.5 and scores.shape == (2, 12)
 
 
 def test_a_mirrored_face_has_mirrored_contours(rendered):
@@ -314,7 +420,7 @@ def test_the_hourglass_finds_the_face_for_an_ace_network(astronaut, network):
     torch.manual_seed(0)
     untrained = acenet.AceNet(acenet.AceConfig(widths=(2, 2, 2), depth=1))
     found = align(astronaut, model=untrained, device="cpu")
-    np.testing.assert_array_equal(found.box, front.find(front.grey(astronaut), network))
+    np.testing.assert_array_equal(found.box, detection.find(astronaut, network))
     assert found.anchors.shape == (12, 2) and set(found.contours) <= set(markups.CONTOURS)
 
 

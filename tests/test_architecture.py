@@ -25,6 +25,50 @@ def test_an_import_only_goes_down():
     assert done.returncode == 0, done.stdout
 
 
+PAPERS = ("acenet", "tab", "scpan", "rht", "msm")
+
+
+def classes_of(paper: str) -> set[str]:
+    """Names of the public classes that a paper's module or package defines."""
+    files = [PACKAGE / f"{paper}.py", *(PACKAGE / paper).glob("*.py")]
+    return {node.name for path in files if path.exists() for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
+
+
+def names_in(path: Path) -> set[str]:
+    """Names that a module imports or uses, and parts of dotted ones, but for those that another library gave it."""
+    found, foreign = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            words = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            ours = getattr(node, "level", 0) or any(word.split(".")[0] == "facealign_lite" for word in words)
+            (found if ours else foreign).update(part for word in words for part in word.split("."))
+        elif isinstance(node, (ast.Name, ast.Attribute)):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return found - foreign
+
+
+def above_the_papers() -> list[Path]:
+    """Modules on the floors above, as the contract in pyproject.toml has them; the zoo apart."""
+    text = (ROOT / "pyproject.toml").read_text()
+    floors = re.search(r"layers = \[(.*?)\]", text, re.S)[1].split("acenet |")[0]
+    modules = set(re.findall(r"\w+", floors)) - {"zoo"}
+    return [path for name in sorted(modules) if (path := PACKAGE / f"{name}.py").exists()]
+
+
+@pytest.mark.parametrize("path", above_the_papers(), ids=lambda path: path.stem)
+def test_above_the_papers_nobody_names_a_paper_or_its_classes(path):
+    """A network says itself how it is read (nets.reading), so that a sixth paper changes no line up there."""
+    names = set(PAPERS).union(*map(classes_of, PAPERS))
+    assert {"AceNet", "Rht", "Msm", "Scpan", "TAB"} <= names
+    assert sorted(names_in(path) & names) == []
+
+
+def test_the_zoo_is_seen_to_name_the_papers():
+    assert set(PAPERS) | {"AceNet", "MsmConfig"} <= names_in(PACKAGE / "zoo.py")
+    assert {"align", "detection", "evaluation", "widgets"} <= {path.stem for path in above_the_papers()}
+
+
 def test_style():
     done = subprocess.run([str(BIN / "ruff"), "check", "--no-cache", "--output-format", "concise", "."], cwd=ROOT,
                           capture_output=True, text=True)

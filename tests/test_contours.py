@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from facealign_lite import geometry
 from facealign_lite.acenet import to_loss
-from facealign_lite.contours import contourness, distances, encode, stack
+from facealign_lite.contours import contourness, distances, encode, ideal, stack
 
 DOUBLE = {"dtype": torch.float64}
 TURN = math.pi / 2
@@ -132,6 +133,21 @@ def test_a_single_point_is_an_anchor():
     x, y = np.moveaxis(pixels(12, 12), -1, 0)
     wanted = np.maximum(0, 1 - 2 * ((x - 4.3) ** 2 + (y - 7.6) ** 2) / 4)        # Eq. 1
     np.testing.assert_allclose(encode([[4.3, 7.6]] * 2, 12, 2.0), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0, 3.0, 4.0])
+def test_the_ideal_score_is_that_of_a_line_along_a_row(sigma):
+    assert middle(line(0, sigma), sigma) == pytest.approx(ideal(sigma), abs=1e-5)
+    assert round(ideal(2.0), 2) == 4.92
+
+
+def test_drawing_and_contourness_can_be_captured():
+    lines = torch.tensor([[[1.3, 2], [9, 3.2], [9, 3.2]], [[-40, 2], [4.1, 4], [4.1, 4]]])
+    assert_capturable(lambda: encode(lines, (14, 12), 2.0, check=False))
+    assert encode(lines * math.nan, 8, 2.0, check=False).isnan().all()
+    heat = torch.rand(2, 3, 40, 35, generator=torch.manual_seed(0), requires_grad=True)
+    assert_capturable(lambda: contourness(heat, 2.0))
+    assert heat.grad.isfinite().all() and heat.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("call, word", [

@@ -1,35 +1,24 @@
-"""Errors in image pixels, label maps, records, and arms that never run twice."""
+"""Errors in image pixels."""
 
-import json
-import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from facealign_lite import evaluation, markups
+from facealign_lite import markups
 from facealign_lite.data import Augmentation, Crops, Sample
-from facealign_lite.evaluation import (
-    Evaluation,
-    benchmark,
-    commit,
-    evaluate,
-    fit_label_map,
-    predict,
-    read_record,
-    run_arms,
-    write_record,
-)
-
-RECORD = {"what": "a test", "data": "none", "seeds": [0], "budget": {"steps": 1}, "commit": "abc", "device": "cpu",
-          "seconds": 0.5, "figures": {"nme": 0.05}}
+from facealign_lite.evaluation import Evaluation, benchmark, evaluate, predict
+from facealign_lite.nets import StackedHourglass
 
 
 class Oracle(nn.Module):
     """A network that knows the answer: logits of a Gaussian at landmarks that were given in crop pixels."""
+
+    config = SimpleNamespace(image_size=128, in_channels=1, reading="soft_argmax")
+    inputs = ("image",)
+    read = StackedHourglass.read
 
     def __init__(self, points, size=64):
         super().__init__()
@@ -60,6 +49,50 @@ def test_predictions_come_back_to_image_pixels():
     points, seconds = predict(model, Crops(samples, 128), batch_size=2)
     np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.02)
     assert seconds > 0 and model.training                                       # left as it was
+
+
+class Borrower(Oracle):
+    """Knows the answer by what it is lent, not by what it sees."""
+
+    inputs = ("image", "answer")
+
+    def lend(self, images, reference=None):
+        self.seen += len(images)
+        return (self.points[self.seen - len(images):self.seen],)
+
+    def forward(self, images, answer):
+        return Oracle(answer)(images)
+
+
+class Lent(Crops):
+    """Crops that bring the answer themselves."""
+
+    def at(self, epoch, index):
+        item = super().at(epoch, index)
+        return item | {"answer": item["landmarks"] + 8}
+
+
+def test_a_model_is_called_with_its_inputs_and_lends_those_that_the_data_lack():
+    samples = toy_samples()
+    model = Borrower(crop_points(samples))
+    points, _ = predict(model, Crops(samples, 128), batch_size=2)
+    np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.02)
+    moved, _ = predict(model, Lent(samples, 128), batch_size=2)
+    sides = np.array([1.3 * max(s.box[2] - s.box[0], s.box[3] - s.box[1]) for s in samples])
+    np.testing.assert_allclose(moved - points, np.broadcast_to(8 * sides[:, None, None] / 128, points.shape), atol=0.1)
+
+
+def test_heat_is_read_as_the_model_says():
+    samples = toy_samples()
+
+    class Heat(Oracle):
+        config = SimpleNamespace(image_size=128, in_channels=1, reading="center_of_mass")
+
+        def forward(self, images):
+            return [2 * torch.exp(super().forward(images)[-1] / 2) - 0.01]
+
+    points, _ = predict(Heat(crop_points(samples)), Crops(samples, 128))
+    np.testing.assert_allclose(points, [s.landmarks for s in samples], atol=0.3)
 
 
 def test_an_error_in_the_crop_is_the_same_error_in_the_image():
@@ -106,6 +139,10 @@ def test_evaluate_refuses_nonsense():
         evaluate(model, [])
     with pytest.raises(ValueError, match="normalizer"):
         evaluate(model, samples, normalizer="eyes")
+    with pytest.raises(ValueError, match="128 pixels a side.*got 64"):
+        evaluate(model, Crops(samples, 64))
+    with pytest.raises(ValueError, match="config, inputs, read.*Conv2d has no config"):
+        evaluate(nn.Conv2d(1, 68, 3), samples)
 
 
 def test_the_benchmark_is_the_same_for_everybody():
@@ -114,196 +151,3 @@ def test_the_benchmark_is_the_same_for_everybody():
     a, b = faces[1999], benchmark(size=64)[1999]
     np.testing.assert_array_equal(a.image, b.image)
     assert set(a.tags) >= {"pose", "occlusion", "blur", "expression", "light"}
-
-
-# Label maps
-
-def shapes(count=60, seed=0):
-    rng = np.random.default_rng(seed)
-    basis = rng.normal(size=(6, 68, 2))
-    return np.tensordot(rng.normal(size=(count, 6)), basis, 1) * 0.1 + rng.normal(size=(68, 2)) * 20
-
-
-def test_a_linear_habit_is_learnt_and_undone():
-    """Annotators who put points by a linear rule in the face's frame are matched on faces never seen."""
-    predicted = shapes(300)
-    frame = (predicted - predicted.mean(1, keepdims=True))
-    radius = np.sqrt(np.square(frame).sum(-1).mean(1))[:, None, None]
-    habit = np.random.default_rng(1).normal(size=(136, 136)) * 0.01
-    target = predicted + (0.05 + (frame / radius).reshape(300, -1) @ habit).reshape(300, 68, 2) * radius
-    fitted = fit_label_map(predicted[:200], target[:200], ridge=1e-9)
-    np.testing.assert_allclose(fitted(predicted[200:]), target[200:], atol=1e-3)
-    assert np.abs(predicted[200:] - target[200:]).mean() > 0.5
-
-
-def test_ridge_solves_its_normal_equations_and_infinity_is_a_constant():
-    predicted = shapes()
-    target = predicted + np.random.default_rng(2).normal(size=predicted.shape)
-    fitted = fit_label_map(predicted, target, ridge=3.0)
-
-    def cost(weights):
-        frame = predicted - predicted.mean(1, keepdims=True)
-        radius = np.sqrt(np.square(frame).sum(-1).mean(1))[:, None, None]
-        x = (frame / radius).reshape(60, -1)
-        y = ((target - predicted) / radius).reshape(60, -1)
-        return np.square((x - x.mean(0)) @ weights - (y - y.mean(0))).sum() + 3 * np.square(weights).sum()
-    rng = np.random.default_rng(3)
-    for _ in range(5):
-        assert cost(fitted.weights) < cost(fitted.weights + 1e-3 * rng.normal(size=(136, 136)))
-    constant, strong = fit_label_map(predicted, target, np.inf), fit_label_map(predicted, target, 1e12)
-    np.testing.assert_allclose(constant(predicted), strong(predicted), atol=1e-6)
-    np.testing.assert_allclose(constant(predicted[0]), constant(predicted)[0])
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.floats(0.1, 10), st.floats(-100, 100))
-def test_the_map_goes_with_size_and_place(scale, shift):
-    predicted = shapes()
-    fitted = fit_label_map(predicted, predicted + 1)
-    moved = fitted(predicted * scale + shift)
-    np.testing.assert_allclose(moved, fitted(predicted) * scale + shift, atol=1e-6 * (1 + abs(shift)) * (1 + scale))
-
-
-def test_label_maps_refuse_nonsense():
-    good = shapes()
-    for kind in ((good, good[:5]), (good[0], good[0]), (good[:0], good[:0]), (good, good, 0), (good, good, np.nan),
-                 (good * np.nan, good), (good * 0, good)):
-        with pytest.raises(ValueError):
-            fit_label_map(*kind)
-    with pytest.raises(ValueError, match="68"):
-        fit_label_map(good, good)(good[:, :19])
-
-
-# Records
-
-def test_records_come_back(tmp_path):
-    figures = {"nme": np.float64(0.05), "each": np.arange(3)}
-    path = write_record("one", RECORD | {"figures": figures, "note": "kept"}, tmp_path)
-    assert os.listdir(tmp_path) == ["one.json"] and path.read_text().endswith("}\n")
-    record = read_record("one", tmp_path)
-    assert record["figures"] == {"nme": 0.05, "each": [0, 1, 2]} and record["note"] == "kept"
-
-
-@pytest.mark.parametrize("change", [{"seeds": 0}, {"figures": None}, {"commit": 7}, {"figures": {"nme": float("nan")}},
-                                    {"seconds": "long"}], ids=str)
-def test_unfit_records_are_not_written(tmp_path, change):
-    with pytest.raises(ValueError, match="record 'one'"):
-        write_record("one", RECORD | change, tmp_path)
-    assert os.listdir(tmp_path) == []
-
-
-def test_unreadable_records_are_named(tmp_path):
-    with pytest.raises(OSError, match="one.json"):
-        read_record("one", tmp_path)
-    for text, seen in (("{", "JSON"), ('{"what": "x"}', "missing.*seeds")):
-        (tmp_path / "one.json").write_text(text)
-        with pytest.raises(ValueError, match=f"one.json.*{seen}"):
-            read_record("one", tmp_path)
-    for name in ("../one", "", ".one", "a/b"):
-        with pytest.raises(ValueError, match="name"):
-            read_record(name, tmp_path)
-
-
-def test_commit_and_device_say_something():
-    assert commit() == "unknown" or len(commit().rstrip("+")) == 12
-    assert torch.__version__ in evaluation.describe_device()
-
-
-# Arms
-
-def arms_of(calls, fail_at=None):
-    def arm(name):
-        def run(seed, folder):
-            calls.append((name, seed))
-            if (name, seed) == fail_at:
-                (folder / "half").write_text("work")
-                raise KeyboardInterrupt
-            return {"nme": seed + len(name), "resumed": (folder / "half").exists()}
-        return run
-    return {"ours": arm("ours"), "plain": arm("plain")}
-
-
-def test_a_finished_arm_is_never_run_again_and_a_killed_one_goes_on(tmp_path):
-    setting = {"seeds": [0, 1], "what": "w", "data": "d", "budget": {"steps": 3}, "folder": tmp_path,
-               "work": tmp_path / "work"}
-    calls = []
-    with pytest.raises(KeyboardInterrupt):
-        run_arms("paper", arms_of(calls, ("ours", 1)), **setting)
-    assert calls == [("ours", 0), ("plain", 0), ("ours", 1)]
-    calls.clear()
-    records = run_arms("paper", arms_of(calls), **setting)
-    assert calls == [("ours", 1), ("plain", 1)]
-    assert list(records) == ["paper-ours-0", "paper-plain-0", "paper-ours-1", "paper-plain-1"]
-    assert records["paper-ours-1"]["figures"] == {"nme": 5, "resumed": True}
-    assert records["paper-plain-1"]["figures"] == {"nme": 6, "resumed": False}
-    calls.clear()
-    assert run_arms("paper", arms_of(calls), **setting) == records and calls == []
-    assert records["paper-ours-0"]["arm"] == "ours" and records["paper-ours-0"]["seeds"] == [0]
-
-
-def test_records_of_another_setting_are_not_mistaken_for_this_one(tmp_path):
-    setting = {"seeds": [0], "what": "w", "data": "d", "folder": tmp_path, "work": tmp_path / "work"}
-    run_arms("paper", arms_of([]), budget={"steps": 3}, **setting)
-    with pytest.raises(ValueError, match=r"paper-ours-0.*another setting.*3.*wanted.*4"):
-        run_arms("paper", arms_of([]), budget={"steps": 4}, **setting)
-    with pytest.raises(ValueError, match="empty"):
-        run_arms("paper", {}, budget={}, **setting)
-
-
-CLAIMS = '''
-WHAT, DATA, SEEDS, BUDGET = "toy", "none", [4], {"steps": 1}
-ARMS = {"only": lambda seed, folder: {"nme": seed / 100, "words": "no number"}}
-'''
-
-
-def test_the_command_line_runs_a_papers_arms(tmp_path, monkeypatch, capsys):
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "claims_toy.py").write_text(CLAIMS)
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
-    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
-    assert evaluation.main(["toy"]) == 0
-    assert capsys.readouterr().out == "toy-only-4 nme 0.04\n"
-    assert json.loads((tmp_path / "results" / "toy-only-4.json").read_text())["figures"]["nme"] == 0.04
-    for words in ([], ["other"]):
-        assert evaluation.main(words) == 2
-        assert "usage" in capsys.readouterr().err
-    assert evaluation.main(["toy", "only"]) == 0
-    assert evaluation.main(["toy", "only", "none"]) == 2
-    assert "only" in (message := capsys.readouterr().err) and "none" in message
-    (tmp_path / "tools" / "claims_lost.py").write_text("open('no such photos')")
-    assert evaluation.main(["lost"]) == 2
-    assert "error" in (message := capsys.readouterr().err) and "no such photos" in message
-    (tmp_path / "results" / "toy-only-4.json").write_text("{")
-    assert evaluation.main(["toy"]) == 2
-    assert "toy-only-4.json" in capsys.readouterr().err
-
-
-def test_the_command_line_runs_the_arms_it_is_told(tmp_path, monkeypatch, capsys):
-    """So that two processes can share a paper's runs; the last one prints the whole table."""
-    (tmp_path / "tools").mkdir()
-    (tmp_path / "tools" / "claims_toy.py").write_text(CLAIMS.replace("[4]", "[4, 5]").replace(
-        "ARMS = {", 'ARMS = {"other": lambda seed, folder: {"nme": 1},\n        '))
-    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
-    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
-    assert evaluation.main(["toy", "only"]) == 0
-    assert capsys.readouterr().out.split()[::3] == ["toy-only-4", "toy-only-5"]
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["toy-only-4.json", "toy-only-5.json"]
-    assert evaluation.main(["toy", "other", "none", "nor"]) == 2      # nothing is run before all names are known
-    assert "none nor" in capsys.readouterr().err and len(list((tmp_path / "results").iterdir())) == 2
-    assert evaluation.main(["toy"]) == 0
-    assert capsys.readouterr().out.split()[::3] == [f"toy-{arm}-{seed}" for seed in (4, 5) for arm in ("other", "only")]
-
-
-# ---- seeds ---------------------------------------------------------------------------------------------------------
-
-def test_the_records_of_an_arm_come_by_seed_and_no_other_arms(tmp_path):
-    for name, value in (("a-10", 0.3), ("a-2", 0.1), ("a-b-2", 0.9)):
-        evaluation.write_record(name, RECORD | {"figures": {"nme": value}}, tmp_path)
-    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a", tmp_path)] == [0.1, 0.3]
-    assert [run["figures"]["nme"] for run in evaluation.read_seeds("a-b", tmp_path)] == [0.9]
-    assert evaluation.read_seeds("c", tmp_path) == []
-
-
-def test_a_spread_is_mean_and_standard_deviation():
-    assert evaluation.spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00" and evaluation.spread([1.0, 3.0], 1) == "2.0 ± 1.4"
-    assert evaluation.spread([1.234]) == "1.23" and evaluation.spread([]) == "-"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -374,3 +375,13 @@ POINT = np.zeros((1, 2))
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+@pytest.mark.parametrize("method", ["argmax", "quarter", "soft_argmax"])
+def test_maps_are_drawn_and_read_without_a_look_at_their_values(method):
+    """What a loss does at every step: NaN, which would be refused, stays NaN, and nothing waits for the GPU."""
+    points = torch.rand(2, 3, 2, generator=torch.manual_seed(0)) * 7
+    assert_capturable(lambda: to_image(decode(encode(to_heatmap(points, 16, 8), 8, 1.0, check=False), method,
+                                              check=False), 8, 16))
+    torch.testing.assert_close(encode(points, 8, 1.0, check=False), encode(points, 8, 1.0))
+    assert encode(points * torch.nan, 8, 1.0, check=False).isnan().all()

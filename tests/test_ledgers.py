@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from book import ledgers
-from facealign_lite import evaluation
+from facealign_lite import records
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUATIONS, CLAIMS = ledgers.read("equations"), ledgers.read("claims")
@@ -70,11 +70,11 @@ def test_a_verdict_rests_on_three_seeds_of_every_arm(row):
     assert row["verdict"] in ledgers.VERDICTS and row["claim"].strip() and row["figures"].strip()
     assert (row["verdict"] == "open") == (row["records"] == []) == (row["shows"] == []) == (row["why"] is None)
     for arm in row["records"]:
-        runs = evaluation.read_seeds(arm)
+        runs = records.read_seeds(arm)
         assert len({seed for run in runs for seed in run["seeds"]}) == len(runs) >= 3, arm
         assert len({str(run["budget"]) + run["data"] for run in runs}) == 1, arm
         assert all(row["shows"][0] in run["figures"] for run in runs)
-    figures = {name for arm in row["records"] for run in evaluation.read_seeds(arm) for name in run["figures"]}
+    figures = {name for arm in row["records"] for run in records.read_seeds(arm) for name in run["figures"]}
     assert figures >= set(row["shows"]) and len(ledgers.measured(row)) == len(row["records"])
 
 
@@ -82,8 +82,8 @@ def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch)
     monkeypatch.setattr(ledgers, "RESULTS", tmp_path)
     facts = {"what": "w", "data": "d", "seeds": [0], "budget": {}, "commit": "c", "device": "cpu", "seconds": 1.0}
     for seed, error in enumerate((0.01, 0.02, 0.03)):
-        evaluation.write_record(f"arm-{seed}", facts | {"figures": {"nme": error, "nme_chin": 0.1}}, tmp_path)
-    evaluation.write_record("arm-other-0", facts | {"figures": {"nme": 1}}, tmp_path)
+        records.write_record(f"arm-{seed}", facts | {"figures": {"nme": error, "nme_chin": 0.1}}, tmp_path)
+    records.write_record("arm-other-0", facts | {"figures": {"nme": 1}}, tmp_path)
     row = {"records": ["arm"], "shows": ["nme"]}
     assert ledgers.measured(row) == ["`results/arm`: 2.00 ± 1.00 (3 seeds)"]
     row = {"records": ["arm"], "shows": ["nme", "nme_chin"]}

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from facealign_lite import geometry, markups
 from facealign_lite.heatmaps import decode, encode
-from facealign_lite.msm import FRAME, INNER, OUTLINE, PUPILS, ShapeDictionary, canonical, reliable, scores
+from facealign_lite.msm import (
+    FRAME,
+    INNER,
+    OUTLINE,
+    PUPILS,
+    ShapeDictionary,
+    canonical,
+    clean_score,
+    reliable,
+    scores,
+)
 
 K = 68
 ALL = np.ones(K, bool)
@@ -67,6 +77,42 @@ def test_a_score_looks_where_argmax_looks_and_beyond_the_border_there_is_nothing
     assert scores(np.ones((1, 9, 9)), 2)[0] == 1 and scores(-np.ones((1, 9, 9)), 2)[0] == 0
 
 
+@pytest.mark.parametrize("radius", [0.25, 0.75, 1.5])
+def test_a_square_that_ends_inside_a_pixel_counts_part_of_it(radius):
+    """The same map, each pixel as 8 x 8 of its own value, has the square of side 2 r + 1 pixels cut exactly."""
+    maps = np.random.default_rng(0).uniform(0, 1, (3, 9, 9))
+    maps[:, 4, 4] = 2
+    fine, half = np.kron(maps, np.ones((1, 8, 8))), round(8 * (radius + 0.5))
+    square = fine[:, 36 - half:36 + half, 36 - half:36 + half]                          # 36: the middle of pixel 4
+    np.testing.assert_allclose(scores(maps, radius), square.mean((1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("sigma, radius", [(1.2, 0), (1.2, 0.75), (1.2, 2), (3.0, 1)])
+def test_a_clean_peak_scores_the_clean_score(sigma, radius):
+    assert scores(encode(np.array([[16.0, 15.0]]), 32, sigma), radius)[0] == pytest.approx(
+        clean_score(sigma, radius), rel=1e-12)
+    anywhere = scores(encode(np.random.default_rng(3).uniform(8, 24, (4000, 2)), 32, sigma), radius)
+    assert anywhere.max() <= clean_score(sigma, radius) * (1 + 1e-9)
+    least = (1 - 1 / (12 * sigma**2)) * clean_score(sigma, radius)
+    assert least * (1 - 0.005) < anywhere.mean() < clean_score(sigma, radius)
+    assert clean_score(sigma, radius + 0.5) < clean_score(sigma, radius)
+
+
+def test_a_square_of_the_same_share_of_the_map_tells_doubt_alike():
+    """r = 2 on a map of 64 is r = 0.75 on one of 32: heat spread as widely in the crop loses as much of its score.
+
+    With r = 2 on the smaller map it loses far less, and passes.
+    """
+    def share(side, radius, width, sure=0.0375):                                        # widths in sides of the map
+        maps = np.concatenate([encode(np.full((1, 2), 0.5 * side), side, w * side) for w in (width, sure)])
+        wide, narrow = scores(maps / maps.sum((1, 2), keepdims=True), radius)           # the same mass
+        return wide / narrow
+    for width in (0.05, 0.07, 0.1):
+        paper, lite, unscaled = share(64, 2, width), share(32, 0.75, width), share(32, 2, width)
+        assert lite == pytest.approx(paper, rel=0.06)
+        assert unscaled > 1.25 * paper
+
+
 def test_weaker_and_blunter_heat_scores_less():
     sharp, blunt = encode(np.full((1, 2), 32.0), 64, 1.5), encode(np.full((1, 2), 32.0), 64, 6.0)
     assert scores(0.5 * sharp)[0] == pytest.approx(0.5 * scores(sharp)[0])
@@ -89,6 +135,12 @@ def test_thresholds_are_shares_of_the_best_score():
     np.testing.assert_array_equal(reliable(w), reliable(37.0 * w))
     np.testing.assert_array_equal(reliable(w)[2], reliable(w[2]))
     assert not reliable(np.zeros(K)).any()
+
+
+def test_a_floor_is_absolute():
+    w = np.random.default_rng(1).uniform(0.1, 1, (6, K))
+    np.testing.assert_array_equal(reliable(w, floor=0.5), reliable(w) & (w > 0.5))
+    assert not reliable(0.4 * w, floor=0.5).any() and reliable(0.4 * w).any()
 
 
 def test_line_6_as_printed_trusts_no_landmark_of_a_perfect_map():
@@ -345,6 +397,8 @@ def test_hidden_landmarks_come_back_nearer_than_the_mean_face_would_put_them():
 @pytest.mark.parametrize("call, said", [
     (lambda: scores(np.zeros((3, 4, 4)), -1), "radius"),
     (lambda: scores(np.full((3, 4, 4), np.nan)), "NaN"),
+    (lambda: clean_score(0.0), "sigma"),
+    (lambda: clean_score(1.2, -0.5), "radius"),
     (lambda: reliable(np.ones(5)), "scores must be"),
     (lambda: reliable(-np.ones(K)), "not negative"),
     (lambda: reliable(np.full(K, np.nan)), "finite"),

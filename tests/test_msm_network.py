@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from test_msm import FACES
 from test_msm_stgan import poses
 from torch import nn
 
-from facealign_lite import geometry, msm
-from facealign_lite.data import Crops, Sample
+from facealign_lite import geometry, markups, msm
+from facealign_lite.data import BatchedCrops, Crops, Sample
 from facealign_lite.heatmaps import decode, encode, to_heatmap, to_image
-from facealign_lite.msm import network
-from facealign_lite.nets import landmark_loss, parameter_count
+from facealign_lite.msm import network, stgan
+from facealign_lite.nets import Hourglass, landmark_loss, parameter_count
+from facealign_lite.training import TrainConfig, fit
 
 TINY = msm.HeatConfig(pools=1, channels=4, depth=2, stem=(2, 2, 4))
 SMALL = msm.RegressionConfig(image_size=32, width=2)
@@ -60,7 +62,7 @@ def test_batch_normalisation_stands_before_every_convolution_but_the_first():
 
 
 def test_a_deconvolution_doubles_the_side_and_a_silent_one_leaves_the_skip():
-    hourglass = network.Hourglass(2, 4).eval()
+    hourglass = Hourglass(2, 4, rise=network.deconvolution).eval()
     x = torch.randn(1, 4, 8, 8)
     assert hourglass(x).shape == x.shape
     nn.init.zeros_(hourglass.up[-1].weight)
@@ -68,7 +70,7 @@ def test_a_deconvolution_doubles_the_side_and_a_silent_one_leaves_the_skip():
 
 
 def test_a_deconvolution_starts_as_bilinear_interpolation_plus_noise():
-    up = network.Hourglass(1, 4).up[-1]
+    up = network.deconvolution(4)[-1]
     tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
     bilinear = torch.einsum("io,y,x->ioyx", torch.eye(4), tent, tent)
     assert 0 < (up.weight - bilinear).abs().max() <= 0.3 / (4 * 16) ** 0.5
@@ -171,14 +173,16 @@ def knowing(doubt=(), at=None, n=3, theta=None):
     straight = msm.from_frame(torch.from_numpy(msm.canonical(FACES[:n])), 128)
     model = msm.Msm.assemble(msm.Generator(), msm.HeatNet(TINY), BOOK)
     model.generator, model.hourglass = Knows(theta), Sure(straight, doubt, at)
-    return model.eval(), msm.move(straight, theta.double(), 128)
+    return model.eval(), msm.move(straight, theta[:n].double(), 128)
 
 
 def test_algorithm_2_gives_sure_landmarks_back_in_the_rough_crop():
     model, rough = knowing()
     found = msm.run(model, images(3), keep=True)
     assert found.reliable.all() and (found.landmarks - rough).norm(dim=-1).max() < 0.05
-    assert found.scores.max() == 1 and found.scores.min() > 0.9
+    corner = encode(np.full((1, 2), 20.5), 64, 1.2)                              # between four pixels
+    assert 0.99 * msm.scores(corner, TINY.radius) / TINY.clean_score < found.scores.min().item()
+    assert found.scores.max() <= 1
 
 
 def test_the_papers_argmax_is_off_by_half_a_map_pixel():
@@ -214,6 +218,77 @@ def test_line_6_as_printed_trusts_nobody():
     assert msm.reliable(w).all()
     # and what the printed line calls reliable changes when the heat is measured in other units
     assert (10 * w * (10 * w).max(-1, keepdims=True) > msm.INNER).all() and (msm.reliable(10 * w) == 1).all()
+
+
+def test_a_reading_is_what_run_finds():
+    mouth = list(range(48, 68))
+    model, _ = knowing(mouth, at=(20.0, 20.0))
+    found, reading = msm.run(model, images(3)), model.read(model(images(3)))
+    torch.testing.assert_close(reading.points, found.landmarks.float())
+    torch.testing.assert_close(reading.scores, found.scores.float())
+    assert torch.equal(reading.reliable, found.reliable) and torch.equal(reading.theta, found.theta.float())
+    assert not reading.reliable[:, mouth].any() and reading.reliable[:, :48].all()
+    assert reading.scores[:, mouth].max() < 0.2 and reading.scores[:, :48].min() > 0.85
+
+
+def test_a_reading_of_a_mirrored_pair_is_of_both():
+    """Truth in the crop and in its mirror image, each straightened in its own way."""
+    theta = poses(3)
+    other = torch.tensor([[1.0, -1, -1], [-1, 1, 1]]) * theta * torch.tensor([1.1, 1.1, 1])     # mirrored, and wider
+    model, rough = knowing(theta=torch.cat([theta, other]))
+    model.config = replace(model.config, keep=True)
+    mirror = (rough * torch.tensor([-1.0, 1]) + torch.tensor([127.0, 0]))[:, list(markups.get("68").flip)]
+    inverse = torch.linalg.inv(torch.cat([other, torch.tensor([[[0.0, 0, 1]]]).expand(3, 1, 3)], 1).double())[:, :2]
+    model.hourglass.points = torch.cat([model.hourglass.points, msm.move(mirror, inverse, 128)])
+    found = model.read(model(images(6)), mirrored=True)
+    assert found.points.shape == found.theta.shape[:1] + (68, 2) == (3, 68, 2)
+    assert (found.points - rough[:3]).norm(dim=-1).max() < 0.05
+    assert found.reliable.shape == found.scores.shape == (3, 68) and torch.equal(found.theta, theta)
+
+
+def test_a_model_without_exemplars_rebuilds_nothing():
+    torch.manual_seed(0)
+    model = msm.Msm().eval()
+    assert model.dictionary is None
+    found, raw = msm.run(model, images()), msm.run(model, images(), reconstruct=False)
+    assert torch.equal(found.landmarks, raw.landmarks)
+    assert torch.equal(model.read(model(images())).points, raw.landmarks.float())
+
+
+def test_the_paper_model_has_the_papers_numbers():
+    paper = msm.MSM_PAPER
+    assert paper.heat == msm.HEAT_PAPER and paper.generator == stgan.PAPER.generator
+    assert (paper.outline, paper.inner, paper.k, paper.exemplars, paper.ridge, paper.keep) == (
+        0.4, 0.6, 100, 500, 60, False)
+    assert (paper.image_size, paper.heatmap_size, paper.in_channels, paper.reading) == (128, 64, 3, "argmax")
+    assert paper.floor == 0                                         # ours
+    # the paper gives no radius: ours covers the same share of the crop on both maps
+    lite = msm.MsmConfig()
+    assert (2 * paper.radius + 1) / paper.heatmap_size == (2 * lite.radius + 1) / lite.heatmap_size == 5 / 64
+
+
+@pytest.mark.parametrize("reading", ["center_of_mass", "soft_argmax"])
+def test_a_heat_net_is_read_at_its_peaks(reading):
+    model = msm.HeatNet(replace(TINY, reading=reading))
+    points = torch.rand(4, 68, 2, generator=torch.Generator().manual_seed(1)) * 100 + 14
+    points[2:] = (points[:2] * torch.tensor([-1.0, 1]) + torch.tensor([127.0, 0]))[:, list(markups.get("68").flip)]
+    outputs = Sure(points, doubt=[8])(None)
+    found = model.read([torch.zeros_like(outputs[0]), *outputs])
+    sure = torch.arange(68) != 8                                                         # the chin, in both
+    assert (found.points - points)[:, sure].norm(dim=-1).max() < 0.05
+    assert found.scores[:, 8].max() < 0.2 and found.scores[:, sure].min() > 0.85 and found.scores.max() <= 1
+    both = model.read(outputs, mirrored=True)
+    assert (both.points - points[:2])[:, sure].norm(dim=-1).max() < 0.05
+    assert model.inputs == msm.Msm.inputs == msm.RegressionNet.inputs == ("image",)
+
+
+def test_a_regression_is_read_as_it_is():
+    model = msm.RegressionNet(SMALL)
+    points = torch.rand(2, 68, 2) * 32
+    mirror = (points * torch.tensor([-1.0, 1]) + torch.tensor([31.0, 0]))[:, list(markups.get("68").flip)]
+    found, both = model.read(points), model.read(torch.cat([points, mirror]), mirrored=True)
+    assert torch.equal(found.points, points) and torch.equal(found.scores, torch.ones(2, 68))
+    torch.testing.assert_close(both.points, points)
 
 
 def test_an_empty_heatmap_still_gives_a_face():
@@ -275,6 +350,68 @@ def test_straight_crops_are_disturbed_alike_whenever_they_are_asked_for():
     assert left.scale.log().std().item() == pytest.approx(0.12, rel=0.2)
 
 
+def test_a_batch_is_straightened_as_one_crop_is():
+    """The same chance gives the same crops, so the same distribution of chance gives the same distribution of crops."""
+    plain = Crops(faces_as_samples(3), 128)
+    crops, items = msm.StraightCrops(plain, MEAN, seed=4), [plain[i] for i in range(3)]
+    uniforms = torch.special.ndtr(torch.stack([crops.normals(7, i) for i in range(3)]))
+    images, landmarks = msm.straight_batch(torch.stack([item["image"] for item in items]),
+                                           torch.stack([item["landmarks"] for item in items]), uniforms.float(),
+                                           torch.from_numpy(MEAN).float())
+    for i in range(3):
+        one = crops.at(7, i)
+        torch.testing.assert_close(landmarks[i], one["landmarks"], atol=2e-3, rtol=0)
+        assert (images[i] - one["image"]).abs().max() < 2e-3
+
+
+def test_straight_batches_are_batched_data():
+    """Any batch gives the same crop; undisturbed ones are those of ``StraightCrops``; a step can hold them."""
+    faces = faces_as_samples(5)
+    data = msm.StraightBatches(BatchedCrops(faces, 128), MEAN, seed=2)
+    batch = data.batch(data.draws([(3, 4), (0, 1), (1, 1)]))
+    for i, (epoch, index) in enumerate([(3, 4), (0, 1), (1, 1)]):
+        for name, value in data.at(epoch, index).items():
+            torch.testing.assert_close(batch[name][i], value, atol=1e-4, rtol=0)
+    assert not torch.equal(batch["landmarks"][1], batch["landmarks"][2])
+    still = msm.StraightBatches(BatchedCrops(faces, 128), MEAN, 0, 0, 0).at(0, 1)
+    one = msm.StraightCrops(Crops(faces, 128), MEAN, 0, 0, 0).at(0, 1)
+    torch.testing.assert_close(still["landmarks"], one["landmarks"], atol=2e-3, rtol=0)
+    assert (still["image"] - one["image"]).abs().mean() < 0.01
+    draws = data.draws([(0, 0), (0, 1)])
+    assert_capturable(lambda: data.batch(draws))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = data.batch(draws)
+    assert all(torch.equal(rounded[name], value) for name, value in data.batch(draws).items())
+    history = fit(msm.HeatNet(TINY), data, landmark_loss, TrainConfig(1, 2, amp="off", device="cpu"), progress=False)
+    assert np.isfinite(history[0]["loss"])
+
+
+def test_uniform_numbers_become_the_disturbance_that_was_asked_for():
+    n = 20_000
+    points = msm.from_frame(torch.from_numpy(MEAN), 8).expand(n, -1, -1)
+    uniforms = torch.rand(n, 4, generator=torch.Generator().manual_seed(0))
+    uniforms[0], uniforms[1] = 0, 1                                                 # the ends are finite
+    _, landmarks = msm.straight_batch(torch.zeros(n, 1, 8, 8), points, uniforms, torch.from_numpy(MEAN), 10, 0.1, 0.05)
+    theta = msm.true_theta(landmarks, torch.from_numpy(MEAN), 8)
+    left = msm.pose_residual(torch.eye(2, 3).expand_as(theta), theta)
+    assert left.rotation.std().item() == pytest.approx(10, rel=0.02) and abs(left.rotation.mean()) < 0.3
+    assert left.scale.log().std().item() == pytest.approx(0.1, rel=0.02) and abs(left.scale.log().mean()) < 0.003
+    # sides of the crop; the face is turned and resized after it was moved
+    away = (landmarks.mean(1) - points[0].mean(0)) / 8
+    assert away.norm(dim=-1).square().mean().sqrt().item() == pytest.approx(0.05 * 2 ** 0.5, rel=0.1)
+
+
+def test_straightening_a_batch_and_the_losses_can_be_captured():
+    batch = {"image": images(2), "landmarks": msm.from_frame(torch.from_numpy(MEAN), 128).float().expand(2, -1, -1)}
+    uniforms, mean = torch.rand(2, 4), torch.from_numpy(MEAN).float()
+    assert_capturable(lambda: msm.straight_batch(batch["image"], batch["landmarks"], uniforms, mean))
+    regression = msm.RegressionNet(msm.RegressionConfig(width=2))
+    assert_capturable(lambda: msm.point_loss(regression(batch["image"]), batch))
+    heat, whole = msm.HeatNet(TINY), msm.Msm()
+    assert_capturable(lambda: landmark_loss(heat(batch["image"]), batch))
+    assert_capturable(lambda: whole(batch["image"]))
+
+
 def test_decoding_and_the_map_share_the_convention():
     """A point of the straight crop survives the way through the map and back."""
     points = msm.from_frame(torch.from_numpy(MEAN), 128)
@@ -287,7 +424,6 @@ def test_decoding_and_the_map_share_the_convention():
     (lambda: msm.HeatConfig(depth=0), "depth"),
     (lambda: msm.HeatConfig(image_size=100), "image_size.*100"),
     (lambda: msm.HeatConfig(stem=(1, 2)), "stem"),
-    (lambda: network.Hourglass(0, 4), "depth"),
     (lambda: msm.HeatNet(TINY)(images(1, 3)), "images"),
     (lambda: msm.HeatNet(TINY)(images(1, size=100)), "multiples of 8"),
     (lambda: msm.RegressionConfig(image_size=100), "image_size"),
@@ -299,9 +435,20 @@ def test_decoding_and_the_map_share_the_convention():
     (lambda: msm.MsmConfig(landmarks=5), "5"),
     (lambda: msm.MsmConfig(exemplars=0), "exemplars"),
     (lambda: msm.MsmConfig(margin=-1.0), "margin"),
+    (lambda: msm.MsmConfig(k=0), "k"),
+    (lambda: msm.MsmConfig(inner=1.5), "inner"),
+    (lambda: msm.MsmConfig(floor=float("nan")), "floor"),
+    (lambda: msm.MsmConfig(ridge=-1.0), "ridge"),
+    (lambda: msm.HeatConfig(reading="mean"), "reading"),
+    (lambda: msm.HeatConfig(radius=-1.0), "radius"),
+    (lambda: msm.HeatConfig(sigma=0.0), "sigma"),
+    (lambda: msm.RegressionNet(SMALL).read(torch.zeros(3, 68, 2), mirrored=True), "even"),
     (lambda: msm.Msm.assemble(msm.Generator(msm.StGanConfig(3)), msm.HeatNet(TINY), BOOK), "channels 3 and 1"),
     (lambda: msm.run(knowing()[0].train(), images(3)), "eval"),
     (lambda: msm.StraightCrops(Crops(faces_as_samples(1), 128), MEAN, scale=-1), "scale"),
+    (lambda: msm.StraightBatches(BatchedCrops(faces_as_samples(1), 128), MEAN, rotation=float("nan")), "rotation"),
+    (lambda: msm.straight_batch(images(2), torch.zeros(2, 68, 2), torch.zeros(2, 3), torch.ones(68, 2)),
+     "uniforms"),
 ])
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -103,6 +104,17 @@ def test_equation_2_pixel_by_pixel():
         assert torch.allclose(found[b, y, x], theta[b] @ target, atol=1e-6)
 
 
+def test_autocast_does_not_round_places():
+    """A grid in bfloat16 would read crops up to half a pixel away."""
+    theta, points, crops = poses(3), torch.rand(3, 5, 2) * 128, torch.rand(3, 1, 128, 128)
+    calls = (lambda: msm.grid(theta, 128), lambda: msm.straighten(crops, theta), lambda: msm.move(points, theta, 128),
+             lambda: msm.move_back(points, theta, 128), lambda: msm.true_theta(points, MEAN, 128))
+    for call in calls:
+        plain = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(call(), plain)
+
+
 def test_the_gradient_of_the_sampler_is_that_of_finite_differences():
     x = torch.linspace(-2, 2, 12, dtype=torch.float64)
     images = (torch.sin(x) + torch.cos(1.3 * x[:, None]))[None, None]
@@ -167,6 +179,12 @@ def test_the_true_theta_is_procrustes():
         np.testing.assert_allclose(geometry.compose(back, geometry.procrustes(face, goal)), np.eye(2, 3), atol=1e-9)
 
 
+def test_moving_back_undoes_moving():
+    points = torch.rand(4, 7, 2, dtype=torch.float64) * 128
+    theta = poses(4).double() + 0.1 * torch.randn(4, 2, 3, dtype=torch.float64)             # no similarity
+    torch.testing.assert_close(msm.move_back(msm.move(points, theta, 128), theta, 128), points)
+
+
 def test_a_mean_face_is_canonical_and_of_any_pose_of_its_faces():
     rng = np.random.default_rng(2)
     shapes = rng.uniform(20, 100, (1, 68, 2)) + rng.normal(0, 2, (9, 68, 2))
@@ -174,6 +192,15 @@ def test_a_mean_face_is_canonical_and_of_any_pose_of_its_faces():
     np.testing.assert_allclose(msm.canonical(mean[None])[0], mean, atol=1e-9)
     moved = np.stack([geometry.transform(s, geometry.similarity(1 + i / 9, i, (i, 3))) for i, s in enumerate(shapes)])
     np.testing.assert_allclose(msm.mean_face(moved), mean, atol=1e-9)
+
+
+def test_a_residual_is_one_of_the_mean_that_was_aimed_at():
+    """Judged by a mean face a tenth larger, a theta that is right leaves the face a tenth too small."""
+    rough, theta = posed(6)
+    larger = MEAN.mean(0) + 1.1 * (MEAN - MEAN.mean(0))
+    left = msm.pose_residual(theta, msm.true_theta(rough, larger, 128))
+    torch.testing.assert_close(left.scale, torch.full((6,), 1 / 1.1, dtype=torch.float64), rtol=1e-4, atol=0)
+    assert left.rotation.abs().max() < 1e-2
 
 
 @settings(max_examples=50, deadline=None)
@@ -246,6 +273,22 @@ def test_one_backward_pass_gives_each_player_its_own_gradient(saturating):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+@pytest.mark.parametrize("adversarial", [0.0, 0.5])
+def test_a_step_can_be_captured(adversarial):
+    gan, (batch, _) = msm.StGan(TINY), batch_of()
+    loss = msm.stgan_loss(gan, MEAN.double(), adversarial)
+    assert_capturable(lambda: loss(gan(batch["image"]), batch))
+    assert (gan.discriminator.layers[0][0].weight.grad is not None) == (adversarial > 0)
+
+
+def test_each_player_is_a_group_of_its_own():
+    gan = msm.StGan(TINY)
+    groups = gan.parameter_groups()
+    assert groups == {"generator": list(gan.generator.parameters()),
+                      "discriminator": list(gan.discriminator.parameters())}
+    assert sum(len(group) for group in groups.values()) == len(list(gan.parameters()))
+
+
 def test_without_the_game_the_discriminator_stands_still():
     gan, (batch, target) = msm.StGan(TINY), batch_of()
     parts = msm.stgan_loss(gan, MEAN, adversarial=0)(gan(batch["image"]), batch)
@@ -279,7 +322,8 @@ def test_training_straightens():
     gan = msm.StGan(replace(stgan.LITE, discriminator=(4,) * 6))
     config = TrainConfig(12, 8, 2e-3, schedule="steps", warmup=0, amp="off", device="cpu", log_every=1)
     history = fit(gan, data, msm.stgan_loss(gan, MEAN), config, progress=False)
-    assert set(history[0]) == {"step", "lr", "parameters", "adversarial", "discriminator", "loss"}
+    assert set(history[0]) == {"step", "lr", "parameters", "adversarial", "discriminator", "loss",
+                               "gradient_norm"}
     assert history[-1]["parameters"] < 0.8 * history[0]["parameters"]
     with torch.no_grad():
         before, after = (msm.pose_residual(theta, target).rotation.abs().mean()
@@ -302,6 +346,8 @@ def test_training_straightens():
     (lambda: msm.pose_residual(torch.zeros(1, 2, 3), poses(1)), "invertible"),
     (lambda: msm.pose_residual(poses(1), torch.zeros(2, 3)), "target"),
     (lambda: msm.stgan_loss(msm.StGan(TINY), MEAN, adversarial=-1), "weights"),
+    (lambda: msm.stgan_loss(msm.StGan(TINY), MEAN)(poses(3), {**batch_of()[0], "landmarks": torch.zeros(3, 4, 2)}),
+     "landmarks"),
     (lambda: msm.stgan_loss(msm.StGan(TINY), MEAN, adversarial=float("nan")), "weights"),
 ])
 def test_bad_input(call, words):

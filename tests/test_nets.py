@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from facealign_lite.nets import (
     HourglassConfig,
     Residual,
     StackedHourglass,
+    constant,
     landmark_loss,
     mse_loss,
     parameter_count,
@@ -60,6 +62,14 @@ def test_parameters_are_those_of_the_paper():
     c, k = 96, 68
     assert two - one == 14 * residual(c, c) + c * c + 2 * c + c * k + k + (c * c + c) + (k * c + c)
     assert one < 1_000_000 and PAPER.heatmap_size == 64 and LITE.heatmap_size == 32
+
+
+def test_frozen_weights_are_counted_unless_only_the_trained_are_asked_for():
+    unit = Residual(64, 128)
+    everything = parameter_count(unit)
+    unit.skip.requires_grad_(False)
+    assert parameter_count(unit) == everything == sum(p.numel() for p in unit.parameters())
+    assert parameter_count(unit, trained=True) == everything - 64 * 128
 
 
 def test_every_stack_predicts_and_learns():
@@ -135,3 +145,17 @@ def test_grey_is_opencvs():
     assert to_grey(seen) is seen
     with pytest.raises(ValueError, match="images"):
         to_grey(torch.zeros(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("loss", [landmark_loss, mse_loss])
+def test_a_step_can_be_captured(loss):
+    net, batch = StackedHourglass(TINY), toy_batch()
+    assert_capturable(lambda: loss(net(batch["image"]), batch))
+
+
+def test_a_constant_is_made_once_and_serves_training_even_if_an_evaluation_asked_first():
+    with torch.inference_mode():
+        first = constant((2, 0), torch.device("cpu"))
+    x = torch.randn(3, requires_grad=True)
+    x[constant((2, 0), torch.device("cpu"))].sum().backward()
+    assert x.grad.tolist() == [1, 0, 1] and constant((2, 0), torch.device("cpu")) is first

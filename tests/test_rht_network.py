@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -280,6 +281,55 @@ def test_the_shipped_faces_are_few_small_and_annotated():
     bank = faces.bank()
     assert [bank.most_correlated(rht.as_picture(image)) for image in faces.images[::6]] == \
         list(range(0, len(faces), 6))
+
+
+def test_heat_is_read_in_crop_pixels_with_its_mirror_image():
+    net = rht.Rht(replace(TINY, landmarks=68))
+    points = torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(0)) * 54 + 5
+    heat = rht.draw(heatmaps.to_heatmap(points, 64, 32), net.config)[:, :68]
+    out = rht.RhtOutput(None, None, torch.cat([heat, 0.5 * heat.flip(-1)[:, FLIP]]))
+    alone, both = net.read(rht.RhtOutput(None, None, heat)), net.read(out, mirrored=True)
+    torch.testing.assert_close(alone.points, points, atol=0.02, rtol=0)
+    torch.testing.assert_close(alone.points, rht.read(heat, 64))
+    torch.testing.assert_close(both.points, points, atol=0.02, rtol=0)
+    torch.testing.assert_close(alone.scores, heat.amax((-2, -1)))
+    torch.testing.assert_close(both.scores, 0.75 * alone.scores)
+
+
+def test_a_crop_is_lent_the_shipped_face_most_like_it():
+    shipped = rht.References.shipped()
+    for size in (64, 128):                            # a crop of a shipped face is most like that face, small or not
+        net = rht.Rht(replace(TINY, landmarks=68, image_size=size))
+        own = [3, 11, 20]
+        faces, points = net.lend(shipped.resized(size)[own].images)
+        lent = shipped.resized(size // 2)[own]
+        assert torch.equal(faces, lent.images) and torch.equal(points, lent.landmarks)
+        assert net(shipped.resized(size)[own].images, faces, points).landmarks.shape == (3, 68, size // 2, size // 2)
+    with pytest.raises(ValueError, match="19 landmarks"):
+        rht.Rht(TINY).lend(torch.zeros(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="borrows"):
+        rht.Rht(replace(TINY, **rht.ABLATION["trans"])).lend(torch.zeros(1, 1, 64, 64))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_given_face_is_lent_to_all_upright_with_its_landmarks_in_place(channels):
+    net = rht.Rht(replace(TINY, landmarks=68, image_size=128, in_channels=channels))
+    face = rht.References.shipped()
+    photo, points = rht.as_picture(face.images[4]), face.landmarks[4].double().numpy()
+    turn = geometry.similarity(1.0, 0.5, (40, -10))
+    turned = cv2.warpAffine(photo, turn, (128, 128))
+    there = geometry.transform(points, turn)
+    faces, landmarks = net.lend(torch.zeros(3, channels, 128, 128), (turned, there))
+    assert faces.shape == (3, channels, 64, 64) and torch.equal(faces[0], faces[2])
+    eyes = landmarks[0, [36, 45]]
+    assert eyes[0, 0] < eyes[1, 0] and (landmarks > 0).all() and (landmarks < 64).all()
+    assert (eyes[0, 1] - eyes[1, 1]).abs() < 1e-3                                   # the outer corners lie level
+    plain = net.lend(torch.zeros(1, channels, 128, 128), (photo, points))
+    torch.testing.assert_close(plain[1][0], landmarks[0], atol=1e-3, rtol=0)        # turned or not, the same crop
+    assert (plain[0][0] - faces[0]).abs().median() < 0.05
+    for wrong in (there[:4], np.full((68, 2), np.nan)):
+        with pytest.raises(ValueError, match=r"landmarks \(68, 2\)"):
+            net.lend(torch.zeros(1, channels, 128, 128), (turned, wrong))
 
 
 # ---- kept and used -------------------------------------------------------------------------------------------------

@@ -204,6 +204,17 @@ def test_a_near_neighbour_takes_its_votes_away():
     assert decode_bali(heat, offsets, reach=4.1)[0, 0].item() == pytest.approx(10 + 4 / 7)
 
 
+def test_where_no_vote_is_within_reach_the_window_decides_without_arrows():
+    heat = torch.zeros(1, 24, 24, dtype=torch.float64)
+    heat[0, 10, 10:12] = torch.tensor([2.0, 1.0])
+    arrows = torch.tensor([5.0, 0.0]).double().view(1, 2, 1, 1).expand(1, 2, 24, 24)
+    assert decode_bali(heat, arrows)[0].tolist() == pytest.approx([15 + 1 / 3, 10])
+    assert decode_bali(heat, arrows, reach=1.5)[0].tolist() == pytest.approx([10 + 1 / 3, 10])
+    cold = arrows.clone()
+    cold[0, :, 8, 8] = torch.tensor([2.0, 2.0])                      # a vote without heat counts where all others fail
+    assert decode_bali(heat, cold, reach=1.5)[0].tolist() == pytest.approx([10, 10])
+
+
 def test_where_landmarks_are_close_the_printed_decode_loses_more_than_without_vectors():
     """33 landmarks 3 pixels apart, as along a chin: perfect vectors, yet the mean is pulled towards both neighbours."""
     angle = np.linspace(0.2, np.pi - 0.2, 33)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facealign_lite import heatmaps, markups, nets, scpan
+from facealign_lite import heatmaps, markups, nets, scpan, zoo
 from facealign_lite.data import Crops, Sample
 from facealign_lite.evaluation import evaluate
 from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Weights, read, scpan_loss
@@ -102,7 +102,9 @@ def test_the_network_refuses_other_images(shape):
 
 
 @pytest.mark.parametrize("change, words", [({"stages": 0}, "stages"), ({"image_size": 36}, "image_size"),
-                                           ({"stem": (4, 8)}, "stem"), ({"stem": (4, 4, 4)}, "stem")])
+                                           ({"stem": (4, 8)}, "stem"), ({"stem": (4, 4, 4)}, "stem"),
+                                           ({"reading": "guess"}, "reading"), ({"radius": 0}, "radius"),
+                                           ({"sigma": None}, "sigma"), ({"reach": -1.0}, "reach")])
 def test_the_configuration_refuses(change, words):
     with pytest.raises(ValueError, match=words):
         replace(TINY, **change)
@@ -152,8 +154,11 @@ def test_the_loss_of_labelled_pairs_is_the_overall_loss():
             for k in (0, 1)]
     truths = [scpan.truth(batch["landmarks"][:, k], 32, (8, 16), BOUNDARIES, 1.2, 3) for k in (0, 1)]
     wanted = scpan.overall_loss(pair, truths, BOUNDARIES, batch["linear"], FLIP, BOUNDARY_FLIP, radius=3, reach=2.0,
-                                sigma=1.2, within=4.0)
-    found = scpan_loss(TINY, sigma=1.2, radius=3, reach=2.0, within=4.0)(said, batch)
+                                sigma=1.2, within=4.0, decode_radius=2)
+    changes = {"sigma": 1.2, "radius": 3, "reach": 2.0, "within": 4.0, "decode_radius": 1.6}
+    for loss in (scpan_loss(TINY, **changes), scpan_loss(replace(TINY, **changes))):
+        assert all(torch.equal(loss(said, batch)[name], value) for name, value in wanted.items())
+    found = loss(said, batch)
     assert found.keys() == wanted.keys()
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name])
@@ -172,7 +177,7 @@ def test_unlabelled_pairs_add_self_calibration_and_nothing_else():
     torch.testing.assert_close(both["unlabelled"], alone["unlabelled"])
     a, b = (Maps([h[k::2][1::2] for h in said.heatmaps], [c[k::2][1::2] for c in said.confidences], said.offsets)
             for k in (0, 1))
-    stages = scpan.self_calibrated_divergence(a, b, odd["linear"], FLIP, BOUNDARY_FLIP, scpan.fields.SIGMA)
+    stages = scpan.self_calibrated_divergence(a, b, odd["linear"], FLIP, BOUNDARY_FLIP, TINY.sigma)
     torch.testing.assert_close(alone["unlabelled"], 3 * stages[0])
 
 
@@ -242,18 +247,76 @@ def test_a_perfect_answer_is_read(reach, worst):
     points = torch.tensor(np.stack([s.landmarks for s in samples(2)])) * 3
     true = scpan.truth(points, 128, (32, 64), BOUNDARIES)
     heat = [h / h.sum((-2, -1), keepdim=True) for h in true.maps.heatmaps]
-    found, sure = read(true.maps._replace(heatmaps=heat), scpan.LITE, reach=reach)
+    found, sure = read(true.maps._replace(heatmaps=heat), replace(ScpanConfig(), reach=reach))
     error = (found - true.points).norm(dim=-1)
     assert error.max() < worst and error.mean() < worst / 3
     assert ((sure > 0.3) & (sure < 0.7)).all()                                  # of a Gaussian of 1.5, 3 x 3 pixels
 
 
 def test_one_arm_reads_without_vectors():
-    config = replace(scpan.LITE, bali=False)
+    config = ScpanConfig(bali=False)
     points = torch.tensor(samples(1)[0].landmarks)[None] * 3
     true = scpan.truth(points, 128, (32, 64), ())
     found, _ = read(true.maps, config)
     assert (found - true.points).norm(dim=-1).max() < 0.25                      # the centre of mass within the window
+
+
+WAYS = ("votes", "window", "soft_argmax", "printed")
+
+
+def random_maps(seed=0, batch=4, size=16):
+    torch.manual_seed(seed)
+    heat = torch.randn(batch, 68, size, size).mul(3).flatten(2).softmax(-1).unflatten(-1, (size, size))
+    return Maps([heat], [heat[:, :13]], 2 * torch.randn(batch, 13, 2, size, size))
+
+
+def test_the_configuration_says_how_maps_are_read():
+    said = random_maps()
+    heat, arrows = said.heatmaps[-1], scpan.landmark_offsets(said.offsets, BOUNDARIES, 68)
+    wanted = {"votes": scpan.decode_bali(heat, arrows, 2, 1.5), "window": scpan.decode_bali(heat, 0 * arrows, 2),
+              "soft_argmax": heatmaps.decode(heat.log(), "soft_argmax"), "printed": scpan.decode_bali(heat, arrows, 2)}
+    for way in WAYS:
+        model = Scpan(replace(TINY, reading=way, decode_radius=1.7))
+        found = model.read(said)
+        torch.testing.assert_close(found.points, heatmaps.to_image(wanted[way], 16, 32))
+        torch.testing.assert_close(found.scores, heatmaps.peak(heat.log()))
+        torch.testing.assert_close(read(said, model.config)[0], wanted[way])
+    assert Scpan.inputs == ("image",)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_picture_and_its_mirror_image_are_read_as_one(way):
+    """The second half is the first in a mirror, so both say the same."""
+    said = random_maps(batch=2)
+    heat, arrows = said.heatmaps[-1], said.offsets
+    back = arrows.flip(-1)[:, list(BOUNDARY_FLIP)] * torch.tensor([-1.0, 1.0]).view(1, 1, 2, 1, 1)
+    both = Maps([torch.cat([heat, heat.flip(-1)[:, list(FLIP)]])], said.confidences, torch.cat([arrows, back]))
+    model = Scpan(replace(TINY, reading=way))
+    alone, together = model.read(said), model.read(both, mirrored=True)
+    torch.testing.assert_close(together.points, alone.points, atol=1e-4, rtol=0)
+    torch.testing.assert_close(together.scores, alone.scores)
+
+
+def test_lengths_are_shares_of_the_map():
+    lengths = ("radius", "decode_radius", "sigma")
+    def shares(config):
+        return [getattr(config, name) / config.heatmap_size for name in lengths]
+    assert shares(scpan.PAPER) == [5 / 128, 3 / 128, 3 / 128]                    # 11 x 11 and 7 x 7 of 128 x 128
+    assert (scpan.PAPER.square, scpan.PAPER.window) == (5, 3)
+    assert shares(scpan.LITE) == shares(scpan.PAPER) and scpan.LITE.sigmas[0] / 32 == scpan.PAPER.sigmas[0] / 64
+    small = scpan.LITE.scaled(64)
+    assert small.image_size == 64 and shares(small) == shares(scpan.PAPER) and small.scaled(128) == scpan.LITE
+    assert (small.reach, small.within, small.sigma_earlier) == (0.75, 1.25, 0.375)
+    assert (small.square, small.window) == (1, 1) and (scpan.LITE.square, scpan.LITE.window) == (3, 2)
+    assert scpan.PAPER.scaled(128).reach is None and scpan.LITE.sigmas == (0.75, 0.75, 0.75, 1.5)
+
+
+def test_old_files_are_read_as_they_were_trained():
+    """The shipped file was written before lengths were in the configuration: R 5, r 3, sigma 1.5 on maps of 32."""
+    config = zoo.load("scpan", "cpu").config
+    assert (config.image_size, config.reading, config.square, config.window, config.reach, config.within) == (
+        64, "votes", 5, 3, 1.5, 5)
+    assert config.sigmas == (1.5, 1.5)
 
 
 def test_weights_of_the_loss_are_the_papers():

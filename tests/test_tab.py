@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.interpolate import CubicHermiteSpline
 
-from facealign_lite import align as front
 from facealign_lite import geometry, markups, tab, zoo
-from facealign_lite.data import crop_matrix
+from facealign_lite.align import align
+from facealign_lite.data import MARGIN, crop_matrix, upright_matrix
 from facealign_lite.nets import Hierarchical, parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -209,7 +210,7 @@ def test_every_stack_is_supervised_and_learns(stacks):
 
 
 def test_the_stem_reaches_the_second_hourglass_past_the_first():
-    """Reuse of low-level features: with all that comes back from the first stack silenced, the second sees the stem."""
+    """With all that comes back from the first stack silenced, the second sees the stem."""
     model = tab.SCBE(TOY).eval()
     for back in (*model.back_features, *model.back_maps):
         torch.nn.init.zeros_(back.weight), torch.nn.init.zeros_(back.bias)
@@ -218,6 +219,14 @@ def test_the_stem_reaches_the_second_hourglass_past_the_first():
     model.hourglasses[1].across.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(image)
     torch.testing.assert_close(seen[0], model.stem(image))
+
+
+def test_low_level_features_are_used_again_from_the_third_hourglass_on():
+    """Before, the stacked hourglass does so anyway: its second is given the stem's features and what comes back."""
+    torch.manual_seed(0)
+    model, image = tab.SCBE(replace(TOY, stacks=3)).eval(), batch()["image"]
+    ours, plain = model(image)[0], model.run(image, from_stem=False)[0]
+    assert [torch.equal(a, b) for a, b in zip(ours, plain)] == [True, True, False]
 
 
 def test_single_scale_features_are_means_of_the_finest():
@@ -321,7 +330,8 @@ def test_public_weights_of_vgg16_are_taken_by_name(tmp_path):
 
 def test_wrong_sizes_are_refused():
     for bad in ({"stem": "alexnet"}, {"stacks": 0}, {"channels": 12}, {"widths": (8,)}, {"fusion": 4}, {"fusion": -1},
-                {"image_size": 40}, {"scales": "few"}, {"stride": 3}, {"unit": "plain"}, {"widths": (4,) * 7}):
+                {"image_size": 40}, {"scales": "few"}, {"stride": 3}, {"unit": "plain"}, {"widths": (4,) * 7},
+                {"reading": "argmax"}, {"sigma": 0.0}, {"landmark_sigma": -1.0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             replace(TOY, **bad)
     for shape in ((1, 3, 32, 32), (1, 1, 36, 32), (1, 32, 32)):
@@ -331,14 +341,15 @@ def test_wrong_sizes_are_refused():
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("heat", ["softmax", "mse"])
-def test_stage_two_leaves_the_boundary_part_as_it_is(heat):
-    model = tab.TAB(TOY)
+@pytest.mark.parametrize("reading", tab.LOSSES)
+def test_stage_two_leaves_the_boundary_part_as_it_is(reading):
+    config = replace(TOY, reading=reading)
+    model = tab.TAB(config)
     assert not model.is_frozen and model.train().scbe.training
     before = {k: v.clone() for k, v in model.freeze().state_dict().items()}
     assert model.train().balt.training and not model.scbe.training
     items = [{k: v[i] for k, v in batch(6).items()} for i in range(6)]
-    history = fit(model, items, tab.transform_loss(heat), TrainConfig(8, 6, 1e-2, log_every=1, weight_decay=0.1),
+    history = fit(model, items, tab.transform_loss(config), TrainConfig(8, 6, 1e-2, log_every=1, weight_decay=0.1),
                   progress=False)
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("scbe."))
@@ -358,14 +369,37 @@ def test_losses_are_finite_on_flat_maps_and_wrong_names_are_refused():
     flat = torch.zeros(2, 16, 16, 16, requires_grad=True)
     tab.boundary_loss()(([flat], []), batch()).backward()
     assert flat.grad.isfinite().all()
-    for heat in ("softmax", "mse"):
+    for reading in tab.LOSSES:
         maps = torch.zeros(2, 68, 16, 16, requires_grad=True)
-        tab.transform_loss(heat)([flat, maps], batch()).backward()
+        tab.transform_loss(replace(TOY, reading=reading))([flat, maps], batch()).backward()
         assert maps.grad.isfinite().all() and maps.grad.abs().max() > 0
-    with pytest.raises(ValueError, match="heat"):
-        tab.transform_loss("l1")
     with pytest.raises(ValueError, match="markup"):
         tab.boundary_loss("194")
+
+
+@pytest.mark.parametrize("stem", tab.STEMS)
+@pytest.mark.parametrize("markup", ["98", "68", "29", "19"])
+def test_a_step_of_stage_one_can_be_captured(markup, stem):
+    model, item = tab.SCBE(replace(TOY, stem=stem)), batch(landmarks=markups.get(markup).count)
+    loss = tab.boundary_loss(markup)
+    assert_capturable(lambda: loss(model(item["image"]), item))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("reading", tab.LOSSES)
+@pytest.mark.parametrize("scales", ["multi", "single"])
+def test_a_step_of_stage_two_can_be_captured(reading, scales):
+    config = replace(TOY, reading=reading, scales=scales)
+    model, item = tab.TAB(config).freeze().train(), batch()
+    assert_capturable(lambda: tab.transform_loss(config)(model(item["image"]), item))
+    assert all((p.grad is not None) == name.startswith("balt.") for name, p in model.named_parameters())
+
+
+def test_a_lost_landmark_stops_the_training():
+    """A loss does not look for NaN, but neither does it overlook it."""
+    model, item = tab.SCBE(TOY), batch()
+    item["landmarks"][1, 30] = torch.nan
+    assert tab.boundary_loss()(model(item["image"]), item).isnan()
 
 
 def test_the_loss_of_stage_one_is_none_on_the_true_maps():
@@ -373,6 +407,47 @@ def test_the_loss_of_stage_one_is_none_on_the_true_maps():
     item = batch(seed=5)
     true = tab.boundary_maps((item["landmarks"] + 0.5) / 2 - 0.5, "68", 16)
     assert tab.boundary_loss()(([true, true], []), item).item() < 1e-10
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("loss", ["of the paper", "ours"])
+def test_maps_that_the_loss_calls_perfect_are_read_where_the_landmarks_are(loss):
+    """The loss of a config is least on maps that the same config reads rightly; read the other way they are wrong."""
+    config = tab.PAPER if loss == "of the paper" else replace(tab.PAPER, reading="soft_argmax")
+    points = torch.tensor([[10.0, 12], [50, 20], [6, 56]]).repeat(33, 1)[:98]
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    square = (x - points[:, 0, None, None]) ** 2 + (y - points[:, 1, None, None]) ** 2
+    logits = -square / (2 * config.landmark_sigma**2)
+    maps = (logits.exp() if config.reading == "center_of_mass" else logits)[None]
+    item = {"image": torch.zeros(1, 3, 256, 256), "landmarks": (points[None] + 0.5) * 4 - 0.5}
+    assert tab.transform_loss(config)([maps], item) < tab.transform_loss(config)([maps.roll(1, -1)], item) - 1e-4
+    with torch.device("meta"):
+        model, other = (tab.TAB(replace(tab.PAPER, reading=way)) for way in (config.reading, *{*tab.LOSSES} - {
+            config.reading}))
+    reading = model.read([maps])
+    torch.testing.assert_close(reading.points, item["landmarks"], atol=0.01, rtol=0)
+    assert (reading.scores > 0.4).all() and reading.anchors is None
+    if config.reading == "center_of_mass":
+        assert (other.read([maps]).points - item["landmarks"]).norm(dim=-1).min() > 40     # the middle of the map
+
+
+@pytest.mark.parametrize("reading", tab.LOSSES)
+def test_a_reading_with_its_mirror_image_is_that_of_both(reading):
+    model = tab.TAB(replace(TOY, reading=reading)).eval()
+    maps = torch.rand(3, 68, 16, 12, generator=torch.manual_seed(0)) * 5
+    plain, mirror = model.read([maps]), maps.flip(-1)[:, list(markups.get("68").flip)]
+    both = model.read([torch.cat([maps, mirror])], mirrored=True)
+    torch.testing.assert_close(both.points, plain.points, atol=1e-4, rtol=0)
+    torch.testing.assert_close(both.scores, plain.scores)
+
+
+def test_widths_of_the_targets_keep_their_share_of_the_map():
+    for config in (tab.LITE, tab.PAPER):
+        assert config.heatmap_size == 64 and (config.sigma, config.landmark_sigma) == (1.0, 1.2)
+        assert tab.scaled(config) == config
+    large = tab.scaled(replace(tab.LITE, image_size=256))
+    assert (large.heatmap_size, large.sigma, large.landmark_sigma) == (128, 2.0, 2.4)
 
 
 # ---- the front door ------------------------------------------------------------------------------------------------
@@ -400,9 +475,9 @@ def test_align_reads_landmarks_where_the_maps_have_them():
     model.balt = Answer(points, size)
     box = np.array([30.0, 20, 90, 95])
     in_crop = (points + 0.5) * 2 - 0.5
-    first = geometry.transform(in_crop, geometry.invert(crop_matrix(box, 2 * size, front.MARGIN)))
-    second = geometry.transform(in_crop, geometry.invert(front.upright_matrix(first, 2 * size)))
-    found = front.align(np.zeros((120, 130), np.uint8), box, model)
+    first = geometry.transform(in_crop, geometry.invert(crop_matrix(box, 2 * size, MARGIN)))
+    second = geometry.transform(in_crop, geometry.invert(upright_matrix(first, 2 * size)))
+    found = align(np.zeros((120, 130), np.uint8), box, model)
     np.testing.assert_allclose(found.landmarks, second, atol=0.05)
     assert found.scores.shape == (68,) and (found.scores > 0.4).all() and found.contours is None
 
@@ -416,5 +491,5 @@ def test_a_network_comes_back_from_its_file(tmp_path):
     for ours, theirs in zip(model(batch()["image"]), again(batch()["image"])):
         torch.testing.assert_close(ours, theirs)
     picture = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)
-    found = front.align(picture, (10, 10, 50, 50), path, "cpu")
-    np.testing.assert_allclose(found.landmarks, front.align(picture, (10, 10, 50, 50), model).landmarks, atol=1e-3)
+    found = align(picture, (10, 10, 50, 50), path, "cpu")
+    np.testing.assert_allclose(found.landmarks, align(picture, (10, 10, 50, 50), model).landmarks, atol=1e-3)

@@ -25,6 +25,7 @@ from facealign_lite.training import (
     learning_rate,
     read_checkpoint,
     reestimate_normalization,
+    steps,
 )
 
 HERE = Path(__file__).parent
@@ -43,6 +44,22 @@ def toy_process(*words, launcher=()):
         environment["GLOO_SOCKET_IFNAME"] = "lo"         # machines whose own name does not resolve
     return subprocess.Popen([sys.executable, *launcher, str(HERE / "toy_run.py"), *map(str, words)], env=environment,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stopped(config, step, **kind):
+    """A run that is interrupted as ``step`` begins; not in the first epoch, whose items name the data."""
+    epoch, place = divmod(step * config.batch_size, 13)
+    first = epoch, int(np.random.default_rng((config.seed, epoch)).permutation(13)[place])
+    assert epoch > 0
+
+    class Stops(Toy):
+        def at(self, epoch, index):
+            if (epoch, index) == first:
+                raise KeyboardInterrupt
+            return super().at(epoch, index)
+    Stops.__name__ = "Toy"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data=Stops(), **kind)
 
 
 # Learning
@@ -108,6 +125,95 @@ def test_schedules():
     assert steps == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_the_schedules_of_the_papers():
+    def rates(at, **kind):
+        config = TrainConfig(steps=200, lr=1.0, warmup=0, **kind)
+        return [learning_rate(config, step) for step in at]
+    # SCPAN: 200,000 iterations, divided by 5, 2 and 2 after 10, 40 and 100 thousand
+    scpan = rates((9, 10, 39, 40, 99, 100, 199), schedule="steps", milestones=(0.05, 0.2, 0.5), factors=(0.2, 0.5, 0.5))
+    assert scpan == pytest.approx([1, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05])
+    # RHT: a cosine from 1e-4 to 1e-5
+    rht = rates((0, 100, 199), floor=0.1)
+    assert rht == pytest.approx([1, 0.55, 0.1], abs=1e-3)
+
+
+def test_parts_have_rates_of_their_own():
+    """With Adam a weight's first step is its rate, whatever the gradient."""
+    config = replace(CONFIG, steps=1, batch_size=4, warmup=0, optimizer="adam", weight_decay=0, ema=0,
+                     rates={"0": 0.0, "4.bias": 0.5})
+    before = toy_model(norm=False, drop=0)
+    model, _ = train(config, toy_model(norm=False, drop=0))
+    moved = {name: (a - b).abs().max().item() for (name, a), b in zip(model.named_parameters(), before.parameters())}
+    rate = pytest.approx(config.lr, rel=1e-3)
+    assert moved["0.weight"] == moved["0.bias"] == 0
+    assert moved["4.weight"] == rate and 2 * moved["4.bias"] == rate
+    with pytest.raises(ValueError, match="rates must name parts of Sequential, got .'9'"):
+        train(replace(config, rates={"9": 1.0}))
+
+
+def test_each_group_is_clipped_by_itself(monkeypatch):
+    """Two players in one model: a huge gradient of one must not silence the other."""
+    class Two(nn.Module):
+        def __init__(self, apart):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+            if apart:
+                self.parameter_groups = lambda: {"a": [self.a], "b": [self.b]}
+
+        def forward(self, x):
+            return self.a, self.b
+    def clipped(apart):
+        model, sizes = Two(apart), []
+
+        class Watched(torch.optim.AdamW):
+            def step(self, *args, **kwargs):
+                sizes.extend([model.a.grad.norm().item(), model.b.grad.norm().item()])
+                return super().step(*args, **kwargs)
+        monkeypatch.setattr(torch.optim, "AdamW", Watched)
+        train(replace(CONFIG, steps=1, clip=1.0, ema=0), model, lambda o, b: 1e6 * o[0].sum() + 0.1 * o[1].sum())
+        monkeypatch.undo()
+        return sizes
+    seen = {apart: clipped(apart) for apart in (False, True)}
+    assert seen[False][0] == pytest.approx(1, rel=1e-4) and seen[False][1] < 1e-6
+    assert seen[True] == pytest.approx([1, 0.1 * 3**0.5], rel=1e-4)
+
+
+def test_runs_side_by_side_end_as_they_do_alone():
+    configs = [CONFIG, replace(CONFIG, steps=23, seed=5), replace(CONFIG, steps=31, lr=0.01)]
+    together = [toy_model() for _ in configs]
+    going = {model: steps(model, Toy(), toy_loss, config, progress=False) for model, config in zip(together, configs)}
+    histories = {}
+    while going:
+        for model, run in list(going.items()):
+            try:
+                next(run)
+            except StopIteration as end:
+                histories[model] = going.pop(model) and end.value
+    for model, config in zip(together, configs):
+        alone, rows = train(config)
+        assert same(model, alone) and rows == histories[model]
+
+
+class Batched(Toy):
+    """The same data, whole batches at a time from numbers drawn before."""
+
+    def draws(self, keys):
+        assert all(isinstance(part, int) for key in keys for part in key)
+        return {"key": torch.tensor(keys)}
+
+    def batch(self, draws):
+        items = [super(Batched, self).at(*key) for key in draws["key"].tolist()]
+        return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+    def to(self, device):
+        return self
+
+
+def test_data_that_makes_whole_batches_gives_the_same_numbers(tmp_path):
+    model, history = train(data=Batched())
+    assert same(model, train()[0]) and history == train()[1]
+
+
 def test_averaged_weights_are_the_average():
     """Against the recursion written out, on a loss whose only weight moves by a known path."""
     class One(nn.Module):
@@ -160,7 +266,8 @@ def test_an_hourglass_learns_four_faces():
     images = (blobs * torch.tensor([1.0, 0.6, -0.8])[:, None, None]).sum(1, keepdim=True)
     data = [{"image": i, "landmarks": p} for i, p in zip(images, points, strict=True)]
     net = StackedHourglass(HourglassConfig(landmarks=3, image_size=32, channels=16, depth=2, stem=(8, 16, 16)))
-    fit(net, data, landmark_loss, TrainConfig(steps=60, batch_size=4, lr=5e-3), progress=False)
+    fit(net, data, landmark_loss, TrainConfig(steps=60, batch_size=4, lr=5e-3, device="cpu"),
+        progress=False)
     error = to_image(decode(net(images)[-1], "soft_argmax"), 8, 32) - points              # image pixels
     assert error.abs().mean() < 1.5
 
@@ -169,21 +276,11 @@ def test_an_hourglass_learns_four_faces():
 
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path):
     whole, history = train()
-    config, calls = replace(CONFIG, out=tmp_path), []
-
-    def fails_at(step):
-        def loss(outputs, batch):
-            calls.append(1)
-            if len(calls) == step:
-                raise KeyboardInterrupt
-            return toy_loss(outputs, batch)
-        return loss
-    for step in (11, 17):                                                       # twice, between checkpoints
-        calls.clear()
-        with pytest.raises(KeyboardInterrupt):
-            train(config, loss=fails_at(step), resume=True)
+    config = replace(CONFIG, out=tmp_path)
+    for step in (10, 25):                                                       # twice, between checkpoints
+        stopped(config, step, resume=True)
     done = read_checkpoint(tmp_path / CHECKPOINT)[0]["step"]
-    assert done == 9 + 15                                                       # 9 of 10, then 15 of 16 more
+    assert done == 24
     torch.manual_seed(123)
     fresh = toy_model()
     for p in fresh.parameters():
@@ -239,14 +336,14 @@ def test_two_processes_share_each_batch(tmp_path):
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     """The system itself refuses: no file of this process may grow beyond a limit below the checkpoint's size."""
-    config = replace(CONFIG, steps=6, checkpoint_every=3, out=tmp_path)
-    train(replace(config, checkpoint_every=0))
+    config = replace(CONFIG, steps=6, checkpoint_every=2, out=tmp_path)
+    stopped(config, 4)
     before = (tmp_path / CHECKPOINT).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(OSError, match=CHECKPOINT) as caught:
-            train(config)
+            train(config, resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
@@ -256,8 +353,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
 @pytest.mark.parametrize("change, named", [
     ({"model": toy_model(norm=False)}, "model Sequential"),
     ({"config": replace(CONFIG, steps=5, lr=0.5)}, "config.*0.5"),
-    ({"data": [Toy().at(0, 0)] * 4}, "data Toy of 13, wanted list of 4"),
-], ids=["model", "config", "data"])
+    ({"data": [Toy().at(0, 0)] * 4}, r"data Toy of 13 \(.*wanted list of 4"),
+    ({"data": Toy(level=0.2)}, "data Toy of 13"),
+    ({"loss": lambda o, b: o.square().mean()}, "loss toy_loss, wanted .*lambda"),
+], ids=["model", "config", "data", "augmentation", "loss"])
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, change, named):
     train(replace(CONFIG, steps=5, out=tmp_path))
     kind = {"config": replace(CONFIG, steps=5)} | change
@@ -279,18 +378,85 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
         train(config, resume=True)
 
 
-def test_a_lost_loss_stops_the_run_and_spares_the_checkpoint(tmp_path):
-    config = replace(CONFIG, steps=6, out=tmp_path)
+class NoSlope(torch.autograd.Function):
+    """The identity, whose gradient is not a number."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("spoil, what", [(lambda o: o * float("nan"), "loss"), (NoSlope.apply, "gradient")])
+def test_a_lost_loss_or_gradient_stops_the_run_and_spares_the_checkpoint(tmp_path, spoil, what, clip):
+    calls = []
+
+    def loss(outputs, batch):
+        calls.append(1)
+        return toy_loss(spoil(outputs) if len(calls) == 6 else outputs, batch)
+    config = replace(CONFIG, steps=6, checkpoint_every=3, clip=clip, out=tmp_path)
+    with pytest.raises(ValueError, match=f"{what}.* must be finite"):
+        train(config, loss=loss)
+    state, tensors = read_checkpoint(tmp_path / CHECKPOINT)
+    assert state["step"] == 3 and all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_a_fresh_run_never_replaces_an_old_one(tmp_path):
+    config = replace(CONFIG, steps=3, out=tmp_path)
     train(config)
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(ValueError, match="loss must be finite"):
-        train(config, loss=lambda o, b: toy_loss(o, b) * float("nan"))
+    with pytest.raises(ValueError, match="out must hold no checkpoint"):
+        train(config)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    config = replace(CONFIG, steps=3, out=tmp_path)
+    train(config)
+    path = tmp_path / CHECKPOINT
+    whole = bytearray(path.read_bytes())
+    for at in (-1, -500, -2000):
+        other = whole.copy()
+        other[at] ^= 0x10
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match="damaged"):
+            train(config, resume=True)
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    """The second says who holds it, and neither file suffers; a lock whose holder is dead holds nobody."""
+    process = toy_process("kill", tmp_path)
+    try:
+        limit = time.monotonic() + 120
+        while time.monotonic() < limit and not (tmp_path / CHECKPOINT).exists():
+            time.sleep(0.01)
+        with pytest.raises(ValueError, match=f"held by process {process.pid}"):
+            train(replace(CONFIG, out=tmp_path), resume=True)
+    finally:
+        process.kill()
+        process.communicate()
+    model, _ = train(replace(CONFIG, out=tmp_path), resume=True)
+    assert same(model, train()[0])
+
+
+def test_a_launch_that_is_none_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="WORLD_SIZE is 2 but RANK, MASTER_ADDR, MASTER_PORT are not set"):
+        train()
 
 
 @pytest.mark.parametrize("kind", [{"steps": 0}, {"batch_size": 0}, {"lr": 0}, {"lr": float("nan")}, {"warmup": 1.0},
                                   {"optimizer": "sgd"}, {"schedule": "flat"}, {"amp": "fp8"}, {"ema": 1.0},
-                                  {"clip": -1}, {"log_every": 0}], ids=str)
+                                  {"clip": -1}, {"log_every": 0}, {"steps": 1.5}, {"lr": float("inf")},
+                                  {"clip": float("nan")},
+                                  {"weight_decay": float("inf")}, {"seed": 0.5}, {"floor": 1.0},
+                                  {"milestones": (0.8, 0.6)}, {"factors": (0.1,)}, {"rates": {"0": -1.0}}], ids=str)
 def test_configurations_that_cannot_be(kind):
     with pytest.raises(ValueError, match=next(iter(kind))):
         TrainConfig(**kind)
@@ -340,7 +506,8 @@ def test_frozen_statistics_stay_and_weights_learn():
     for frozen in (True, False):
         before = {k: v.clone() for k, v in net.state_dict().items()}
         fit(net, Flat(1.0), lambda out, batch: out.square().mean(), TrainConfig(steps=3, batch_size=5, lr=0.1,
-                                                                              frozen_norm=frozen), progress=False)
+                                                                              device="cpu", frozen_norm=frozen),
+            progress=False)
         after = net.state_dict()
         assert torch.equal(before["0.running_mean"], after["0.running_mean"]) == frozen
         assert not torch.equal(before["1.weight"], after["1.weight"])

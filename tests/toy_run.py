@@ -15,15 +15,15 @@ from torch import nn
 
 from facealign_lite.training import TrainConfig, fit
 
-CONFIG = TrainConfig(steps=40, batch_size=4, lr=0.02, checkpoint_every=3, log_every=7, ema=0.9)
+CONFIG = TrainConfig(steps=40, batch_size=4, lr=0.02, checkpoint_every=3, log_every=7, ema=0.9, device="cpu")
 SHARED = replace(CONFIG, steps=12, checkpoint_every=5)
 
 
 class Toy:
     """Noisy ramps whose label is their slope; fresh noise each epoch."""
 
-    def __init__(self, pause=0.0):
-        self.pause = pause
+    def __init__(self, pause=0.0, level=0.1):
+        self.pause, self.level = pause, level
 
     def __len__(self):
         return 13                                       # batches run across the ends of epochs
@@ -32,7 +32,7 @@ class Toy:
         time.sleep(self.pause)
         rng = np.random.default_rng((7, epoch, index))
         slope = rng.uniform(-1, 1)
-        image = slope * np.linspace(-1, 1, 8)[None, None].repeat(8, 1) + rng.normal(0, 0.1, (1, 8, 8))
+        image = slope * np.linspace(-1, 1, 8)[None, None].repeat(8, 1) + rng.normal(0, self.level, (1, 8, 8))
         return {"image": torch.from_numpy(image).float(), "slope": torch.tensor(slope).float()}
 
 

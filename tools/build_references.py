@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster.vq import kmeans2
 
 from facealign_lite import rht
-from facealign_lite.evaluation import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.rht.references import COMPARED, SHIPPED, as_picture
 from facealign_lite.synthetic import Style, SyntheticFaces
 

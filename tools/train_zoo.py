@@ -18,8 +18,8 @@ from torch import nn
 
 from facealign_lite import acenet, msm, rht, scpan, tab, zoo
 from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
-from facealign_lite.evaluation import commit, describe_device, write_record
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
+from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, fit, reestimate_normalization
 

@@ -19,9 +19,10 @@ from .samples import EDGE, box_of, check_box, load_image, stacked_contours
 
 PIXELS = (np.uint8, np.uint16, np.float32, np.float64)       # what OpenCV resamples
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+MARGIN = 0.3          # room around a box, in training and after
 
 
-def crop_matrix(box: ArrayLike, size: int, margin: float = 0.3, angle: float = 0.0,
+def crop_matrix(box: ArrayLike, size: int, margin: float = MARGIN, angle: float = 0.0,
                 shift: ArrayLike = (0.0, 0.0), scale: float = 1.0) -> NDArray[np.float64]:
     """The map from image to crop: a square of side max(w, h) (1 + margin) scale around the box fills the crop.
 
@@ -101,6 +102,44 @@ def _shrink(image: NDArray, matrix: NDArray, size: int, step: int) -> tuple[NDAr
     return image, geometry.compose(matrix, back)
 
 
+def upright_matrix(landmarks: ArrayLike, size: int, margin: float = MARGIN) -> NDArray[np.float64]:
+    """The crop around (K, 2) landmarks, of the markup with that many, that holds the eye line level.
+
+    Raises:
+        ValueError: if no markup has K landmarks or both eyes lie in one point.
+    """
+    landmarks = np.asarray(landmarks, np.float64)
+    right, left = markups.get(str(len(landmarks))).normalizers["inter_ocular"]
+    return level_matrix(landmarks, landmarks[list(right)].mean(0), landmarks[list(left)].mean(0), size, margin)
+
+
+def level_matrix(points: NDArray, right: NDArray, left: NDArray, size: int, margin: float = MARGIN
+                 ) -> NDArray[np.float64]:
+    """The crop around (N, 2) points that holds the line from the right to the left eye level.
+
+    Raises:
+        ValueError: if both eyes lie in one point.
+    """
+    x, y = left - right
+    if not np.hypot(x, y) > 0:
+        raise ValueError("the eyes must lie apart, got one point for both")
+    level = np.array([[x, y, 0.0], [-y, x, 0.0]]) / np.hypot(x, y)                      # turns (x, y) to (1, 0)
+    return geometry.compose(crop_matrix(box_of(geometry.transform(points, level)), size, margin), level)
+
+
+def mirrored(matrix: ArrayLike, size: int) -> NDArray[np.float64]:
+    """The same crop seen in a mirror."""
+    return geometry.compose(mirror_matrix(size), matrix)
+
+
+def turned(matrix: ArrayLike, size: int, angle: float) -> NDArray[np.float64]:
+    """The same crop turned about its centre, and wider by a tenth for a positive angle, closer for a negative one."""
+    scale = 1 - 0.1 * np.sign(angle)
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.full(2, (size - 1) / 2)
+    return geometry.compose(np.column_stack([turn, centre - turn @ centre]), matrix)
+
+
 def mirror_matrix(width: int) -> NDArray[np.float64]:
     """The map x -> width - 1 - x."""
     return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]])
@@ -143,7 +182,7 @@ class Crops(Dataset):
     """
 
     def __init__(self, samples: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
-                 colour: bool = False, margin: float = 0.3):
+                 colour: bool = False, margin: float = MARGIN):
         if len(samples) == 0:
             raise ValueError("samples must not be empty")
         self.samples, self.size, self.augment, self.seed = samples, size, augment, seed

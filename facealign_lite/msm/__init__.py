@@ -9,13 +9,25 @@ from .exemplars import (
     INNER,
     OUTLINE,
     PUPILS,
+    RADIUS,
     ShapeDictionary,
     canonical,
+    clean_score,
     mean_face,
     reliable,
     scores,
 )
-from .model import Found, Msm, MsmConfig, Stages, StraightCrops, run
+from .model import (
+    MSM_PAPER,
+    Found,
+    Msm,
+    MsmConfig,
+    Stages,
+    StraightBatches,
+    StraightCrops,
+    run,
+    straight_batch,
+)
 from .network import (
     HEAT_LITE,
     HEAT_PAPER,
@@ -28,6 +40,8 @@ from .network import (
     heat,
     point_loss,
 )
+from .stgan import LITE as STGAN_LITE
+from .stgan import PAPER as STGAN_PAPER
 from .stgan import (
     Discriminator,
     Generator,
@@ -36,9 +50,11 @@ from .stgan import (
     StGanConfig,
     adversarial_loss,
     discriminator_objective,
+    fit_theta,
     from_frame,
     grid,
     move,
+    move_back,
     parameter_loss,
     pixel_map,
     pose_residual,
@@ -49,10 +65,11 @@ from .stgan import (
 )
 
 __all__ = [
-    "FRAME", "HEAT_LITE", "HEAT_PAPER", "INNER", "OUTLINE", "PUPILS", "REGRESSION_LITE", "REGRESSION_PAPER",
-    "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet", "Msm", "MsmConfig", "Pose", "RegressionConfig",
-    "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig", "Stages", "StraightCrops", "adversarial_loss",
-    "canonical", "discriminator_objective", "from_frame", "grid", "heat", "mean_face", "move", "parameter_loss",
-    "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores", "stgan_loss", "straighten", "to_frame",
-    "true_theta",
+    "FRAME", "HEAT_LITE", "HEAT_PAPER", "INNER", "MSM_PAPER", "OUTLINE", "PUPILS", "RADIUS", "REGRESSION_LITE",
+    "REGRESSION_PAPER", "STGAN_LITE", "STGAN_PAPER", "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet",
+    "Msm", "MsmConfig", "Pose", "RegressionConfig", "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig",
+    "Stages", "StraightBatches", "StraightCrops", "adversarial_loss", "canonical", "clean_score",
+    "discriminator_objective", "fit_theta", "from_frame", "grid", "heat", "mean_face", "move", "move_back",
+    "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores", "stgan_loss",
+    "straight_batch", "straighten", "to_frame", "true_theta",
 ]

@@ -7,14 +7,18 @@ pixels. Points are complex numbers x + iy there: a turn and a change of size tog
 import warnings
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.vq import kmeans2
+from torch import Tensor
 
 from facealign_lite import markups
 from facealign_lite.heatmaps import decode
 
 FRAME = 128                               # pixels, the side of the canonical frame
 PUPILS = ((43.5, 28.5), (83.5, 28.5))     # image right and left eye in it, ours: the mean face then fills it
+RADIUS = 2                                # r of Eq. 9 on the paper's map of 64 pixels, ours: a square of 10 of 128
+                                          # pixels; the paper gives no number
 OUTLINE, INNER = 0.4, 0.6                 # Table IX: the best thresholds of landmark scores
 ROUNDS = 30                               # of K-means
 LEAST_SPREAD = 0.05                       # share of the mean shape's squared spread that tells size and turn
@@ -23,41 +27,69 @@ Array = NDArray[np.float64]
 
 # ---- landmark scores -----------------------------------------------------------------------------------------------
 
-def scores(heatmaps: ArrayLike, radius: int = 2) -> Array:
+def scores(heatmaps: ArrayLike, radius: float = RADIUS) -> Array:
     """Mean heat over the square of side 2 r + 1 around each map's hottest pixel.
 
     Args:
         heatmaps: (..., K, H, W); negative heat counts as none, and so does what lies beyond the border.
-        radius: r in heatmap pixels; the paper gives no number.
+        radius: r in heatmap pixels; the paper gives no number. Between two whole numbers the square's outermost pixels
+            count in part, so that maps of another resolution can have the same square.
 
     Returns:
-        (..., K) float64, >= 0.
+        (..., K) float64, >= 0, in the units of the heat; over ``clean_score`` it is in those of a clean peak.
 
     Raises:
         ValueError: for NaN, an empty map or a negative radius.
 
     Source: MSM Eq. 9, around the place of Eq. 8.
     """
-    if radius < 0:
+    return peak_heat(torch.from_numpy(np.array(heatmaps, np.float64)), radius).numpy()
+
+
+def peak_heat(maps: Tensor, radius: float = RADIUS) -> Tensor:
+    """``scores`` of tensors, on their device: (..., K, H, W) -> (..., K)."""
+    if not 0 <= radius < np.inf:
         raise ValueError(f"radius must be at least 0, got {radius}")
-    maps = np.asarray(heatmaps, np.float64)
-    at = decode(maps, "argmax").astype(int)[..., None]                                  # (..., K, 2, 1)
-    reach = np.arange(-radius, radius + 1)
+    at = decode(maps, "argmax")[..., None]                                              # (..., K, 2, 1)
     height, width = maps.shape[-2:]
-    near_x = (np.abs(np.arange(width) - at[..., 0, :]) <= radius).astype(float)         # (..., K, W)
-    near_y = (np.abs(np.arange(height) - at[..., 1, :]) <= radius).astype(float)        # (..., K, H)
+    x, y = (torch.arange(n, dtype=at.dtype, device=maps.device) for n in (width, height))
+    # of the pixel at distance d the square covers min(1, r + 1 - d)
+    near_x = (radius + 1 - (x - at[..., 0, :]).abs()).clamp(0, 1)                       # (..., K, W)
+    near_y = (radius + 1 - (y - at[..., 1, :]).abs()).clamp(0, 1)                       # (..., K, H)
     # w = sum of the heat of the square / (2 r + 1)^2
-    return np.einsum("...yx,...y,...x->...", np.maximum(maps, 0), near_y, near_x) / len(reach) ** 2
+    inside = ((maps.clamp(min=0) @ near_x[..., None])[..., 0] * near_y).sum(-1)
+    return inside / (2 * radius + 1) ** 2
 
 
-def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE,
-             inner: float = INNER) -> NDArray[np.bool_]:
+def clean_score(sigma: float, radius: float = RADIUS) -> float:
+    """The score of a Gaussian peak of height 1 on a pixel: what a landmark seen as clearly as can be scores.
+
+    On average over places between pixels a clean peak scores 1 - 1 / (12 sigma^2) of that at radius 0 (to first order;
+    0.94 at sigma 1.2), and more the larger the radius.
+
+    Raises:
+        ValueError: for a sigma that is not positive or a negative radius.
+
+    Source: MSM Eq. 9 of the peak that the network was trained for; ours.
+    """
+    if not (sigma > 0 and 0 <= radius < np.inf):
+        raise ValueError(f"sigma must be positive and radius at least 0, got {sigma} and {radius}")
+    d = np.arange(-np.ceil(radius), np.ceil(radius) + 1)
+    # the square of a sum along one axis: exp(-(x^2 + y^2) / 2 s^2) = exp(-x^2 / 2 s^2) exp(-y^2 / 2 s^2)
+    along = np.exp(-(d / sigma) ** 2 / 2) @ np.clip(radius + 1 - np.abs(d), 0, 1)
+    return float((along / (2 * radius + 1)) ** 2)
+
+
+def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, inner: float = INNER,
+             floor: float = 0.0) -> NDArray[np.bool_]:
     """Which landmarks to trust: those above their threshold once the best score of the face is 1.
 
     Args:
         scores: (..., K), >= 0.
         markup: says which landmarks are on the outline.
-        outline, inner: thresholds of the landmarks on the outline of the face and of all others.
+        outline, inner: thresholds of the landmarks on the outline of the face and of all others, shares of the best.
+        floor: what a score must exceed besides, in its own units. Some landmark is always the best, on a wall too;
+            ours, the paper has none.
 
     Returns:
         (..., K). A face whose scores are all 0 has none.
@@ -75,7 +107,7 @@ def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE,
     threshold = np.full(chosen.count, inner)
     threshold[list(chosen.groups["jaw"])] = outline
     best = scores.max(-1, keepdims=True)
-    return (scores > threshold * best) & (best > 0)
+    return (scores > np.maximum(threshold * best, floor)) & (best > 0)
 
 
 # ---- the dictionary ------------------------------------------------------------------------------------------------
@@ -221,7 +253,7 @@ class ShapeDictionary:
         return c, t, g, middle - g * (w @ self._points.T)
 
     def _distances(self, target: NDArray, v: Array, g: ArrayLike, h: ArrayLike) -> Array:
-        """Sum over reliable landmarks of |target - (g exemplar + h)|^2, but for what is the same for all: (B, N)."""
+        """Sum over reliable landmarks of |target - (g exemplar + h)|^2 less |target|^2, the same for all: (B, N)."""
         across = (v * target) @ self._points.conj().T
         squares = np.abs(g) ** 2 * (v @ np.abs(self._points.T) ** 2) + np.abs(h) ** 2 * v.sum(1, keepdims=True)
         mixed = np.conj(h) * (g * (v @ self._points.T) - (v * target).sum(1, keepdims=True)) - np.conj(g) * across

@@ -3,16 +3,21 @@
 Shapes: images (B, C, S, S), heatmaps (B, K, H, W) with H = W = S / 2^pools, points (x, y) in pixels of the crop.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from facealign_lite.nets import Residual
+from facealign_lite import markups
+from facealign_lite.heatmaps import decode, to_image
+from facealign_lite.nets import Hourglass, Reading, Residual, fold_mirrored
+from facealign_lite.nets.resnet import Bottleneck, layer
+
+from .exemplars import RADIUS, clean_score, peak_heat
 
 SIGMA = 1.2      # of the target peaks, heatmap pixels, as in ``nets.landmark_loss``; the paper gives no number
+READINGS = ("center_of_mass", "argmax", "quarter", "dark", "soft_argmax")     # of heat; the last one of the logits
 
 
 # ---- hourglasses ---------------------------------------------------------------------------------------------------
@@ -29,6 +34,11 @@ class HeatConfig:
     stacks: int = 2                                  # as in the paper
     depth: int = 4                                   # as in the paper
     stem: tuple[int, int, int] = (8, 16, 32)         # of the three 3 x 3 convolutions; the paper does not say
+    # how the maps are read
+    sigma: float = SIGMA                             # of the peaks it was trained for, map pixels; the paper: no number
+    reading: str = "center_of_mass"                  # paper "argmax" (Eq. 8), off by up to half a map pixel
+    radius: float = 0.75                             # r of Eq. 9, map pixels: the square that RADIUS is on the paper's
+                                                     # map, (2 r + 1) / 32 = 5 / 64; r = 2 would be four times as large
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "image_size", "in_channels", "pools", "stacks", "depth"):
@@ -40,6 +50,9 @@ class HeatConfig:
             raise ValueError(f"image_size must be a multiple of {self.multiple}, got {self.image_size}")
         if len(self.stem) != 3 or min(self.stem) < 1:
             raise ValueError(f"stem must be three positive widths, got {self.stem}")
+        if self.reading not in READINGS:
+            raise ValueError(f"reading must be one of {READINGS}, got {self.reading!r}")
+        clean_score(self.sigma, self.radius)                     # looks at both
 
     @property
     def multiple(self) -> int:
@@ -51,37 +64,31 @@ class HeatConfig:
         """Side of the heatmaps in pixels."""
         return self.image_size >> self.pools
 
+    @property
+    def clean_score(self) -> float:
+        """The score of a landmark that is seen as clearly as can be, see ``exemplars.clean_score``."""
+        return clean_score(self.sigma, self.radius)
+
 
 HEAT_LITE = HeatConfig()
-HEAT_PAPER = HeatConfig(in_channels=3, pools=1, channels=256, stem=(64, 128, 128))
+HEAT_PAPER = HeatConfig(in_channels=3, pools=1, channels=256, stem=(64, 128, 128), reading="argmax", radius=RADIUS)
 
 
-class Hourglass(nn.Module):
-    """Down by max pooling and up by deconvolution, a residual unit across at every scale.
+def deconvolution(channels: int) -> nn.Sequential:
+    """What brings features up to twice the resolution: a residual unit and a deconvolution.
 
     The deconvolution is 4 x 4 of stride 2 and starts as bilinear interpolation plus noise: the paper gives neither.
-    One of 2 x 2 pixels, between whose kernels nothing passes, left a checkerboard in our maps that argmax falls for.
+    One of 2 x 2 pixels, between whose kernels nothing passes, leaves a checkerboard in the maps that argmax falls for.
 
     Source: MSM Fig. 3.
     """
-
-    def __init__(self, depth: int, channels: int):
-        super().__init__()
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, got {depth}")
-        self.across = Residual(channels, channels)
-        self.down = Residual(channels, channels)
-        self.inner = Hourglass(depth - 1, channels) if depth > 1 else Residual(channels, channels)
-        self.up = nn.Sequential(Residual(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(),
-                                nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False))
-        with torch.no_grad():
-            tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
-            each = range(channels)
-            self.up[-1].weight.mul_(0.3)[each, each] += torch.outer(tent, tent)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> same shape; H and W must be multiples of 2 ** depth."""
-        return self.across(x) + self.up(self.inner(self.down(F.max_pool2d(x, 2))))
+    up = nn.Sequential(Residual(channels, channels), nn.BatchNorm2d(channels), nn.ReLU(),
+                       nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1, bias=False))
+    with torch.no_grad():
+        tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        each = range(channels)
+        up[-1].weight.mul_(0.3)[each, each] += torch.outer(tent, tent)
+    return up
 
 
 class HeatNet(nn.Module):
@@ -93,6 +100,8 @@ class HeatNet(nn.Module):
     Source: MSM Fig. 3, section III-B.
     """
 
+    inputs = ("image",)
+
     def __init__(self, config: HeatConfig = HEAT_LITE):
         super().__init__()
         self.config = config
@@ -102,7 +111,8 @@ class HeatNet(nn.Module):
             nn.Conv2d(config.in_channels, first, 3, padding=1), _convolution(first, second, 3), nn.MaxPool2d(2),
             _convolution(second, third, 3), Residual(third, width),
             *(nn.MaxPool2d(2) for _ in range(config.pools - 1)))
-        self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stacks))
+        self.hourglasses = nn.ModuleList(Hourglass(config.depth, width, rise=deconvolution)
+                                         for _ in range(config.stacks))
         self.features = nn.ModuleList(nn.Sequential(Residual(width, width), _convolution(width, width, 1))
                                       for _ in range(config.stacks))
         self.heads = nn.ModuleList(_convolution(width, config.landmarks, 1, True) for _ in range(config.stacks))
@@ -112,8 +122,8 @@ class HeatNet(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Logits of every stack, the last being the prediction; ``heat`` makes heat of them.
 
-        The paper says neither what its maps are nor under which loss they are learnt. Squared differences to peaks of
-        height 1 left ours empty for the 60 steps we watched, since an empty map is nearly right everywhere; trained by
+        The paper says neither what its maps are nor under which loss they are learnt. Under squared differences to
+        peaks of height 1 they stay empty for long, since an empty map is nearly right everywhere; trained by
         ``nets.landmark_loss`` they are probabilities.
 
         Args:
@@ -136,6 +146,31 @@ class HeatNet(nn.Module):
             if i < self.config.stacks - 1:
                 x = x + self.back_features[i](f) + self.back_heat[i](outputs[-1])
         return outputs
+
+    def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
+        """Landmarks in crop pixels and their scores, from the maps of the last stack; see ``nets.reading``.
+
+        A score is that of Eq. 9 over the one of a clean peak, at most 1.
+        """
+        points, w = look(outputs[-1], self.config)
+        reading = Reading(points, (w / self.config.clean_score).clamp(max=1))
+        flip = markups.get(str(self.config.landmarks)).flip
+        return fold_mirrored(reading, self.config.image_size, flip) if mirrored else reading
+
+
+def look(logits: Tensor, config: HeatConfig) -> tuple[Tensor, Tensor]:
+    """Lines 3 and 4 of Algorithm 2: where the landmarks are, and how hot their places.
+
+    Args:
+        logits: (B, K, H, W) of a crop.
+        config: ``sigma``, ``reading`` and ``radius`` are read.
+
+    Returns:
+        points (B, K, 2) in crop pixels, and the scores of Eq. 9 (B, K), float32, in units of a peak's height.
+    """
+    warm, size = heat(logits, config.sigma), tuple(logits.shape[-2:])
+    points = decode(logits.float() if config.reading == "soft_argmax" else warm, config.reading)
+    return to_image(points, size, config.image_size), peak_heat(warm, config.radius)
 
 
 def heat(logits: Tensor, sigma: float = SIGMA) -> Tensor:
@@ -174,41 +209,21 @@ REGRESSION_LITE = RegressionConfig()
 REGRESSION_PAPER = RegressionConfig(in_channels=3, width=64, blocks=(3, 4, 6, 3))
 
 
-class Bottleneck(nn.Module):
-    """Convolutions of 1, 3 (strided) and 1 pixels, the last to four times the width, added to the input.
-
-    Source: He et al. 2016, Fig. 5 right and Table 1; the stride on the 3 x 3 convolution, as is usual now.
-    """
-
-    def __init__(self, in_channels: int, width: int, stride: int = 1):
-        super().__init__()
-        out = 4 * width
-        self.branch = nn.Sequential(
-            nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out))
-        self.skip = nn.Identity() if stride == 1 and in_channels == out else nn.Sequential(
-            nn.Conv2d(in_channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, 4 width, H / stride, W / stride)."""
-        return F.relu(self.branch(x) + self.skip(x))
-
-
 class RegressionNet(nn.Module):
     """A ResNet whose last layer gives the landmarks themselves.
 
     Source: MSM section IV-G (Res-50), after He et al. 2016.
     """
 
+    inputs = ("image",)
+
     def __init__(self, config: RegressionConfig = REGRESSION_LITE):
         super().__init__()
         self.config = config
         layers, channels = [], config.width
         for i, count in enumerate(config.blocks):
-            for j in range(count):
-                layers.append(Bottleneck(channels, config.width << i, 2 if i and not j else 1))
-                channels = 4 * config.width << i
+            layers.append(layer(Bottleneck, channels, config.width << i, count, 2 if i else 1))
+            channels = 4 * config.width << i
         self.features = nn.Sequential(
             nn.Conv2d(config.in_channels, config.width, 7, 2, padding=3, bias=False), nn.BatchNorm2d(config.width),
             nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -228,6 +243,12 @@ class RegressionNet(nn.Module):
         with torch.autocast(images.device.type, enabled=False):                 # bfloat16 is too coarse for places
             places = self.last(features.float()).view(-1, config.landmarks, 2)  # half sides from the crop's middle
         return (config.image_size * places + config.image_size - 1) / 2
+
+    def read(self, outputs: Tensor, mirrored: bool = False) -> Reading:
+        """Landmarks in crop pixels; see ``nets.reading``. It has no opinion of its own answer: all scores are 1."""
+        reading = Reading(outputs, torch.ones_like(outputs[..., 0]))
+        flip = markups.get(str(self.config.landmarks)).flip
+        return fold_mirrored(reading, self.config.image_size, flip) if mirrored else reading
 
 
 def point_loss(points: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

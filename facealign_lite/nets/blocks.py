@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .losses import constant
+
 LUMA = (0.299, 0.587, 0.114)  # what OpenCV and PIL call grey
 
 
@@ -62,9 +64,12 @@ class Hierarchical(nn.Module):
         return torch.cat(parts, 1) + self.skip(x)
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Number of trained numbers in ``model``."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def parameter_count(model: nn.Module, trained: bool = False) -> int:
+    """Number of weights in ``model``: all of them, frozen ones too, or only those that are ``trained``.
+
+    Buffers, such as running means, are no weights and not counted.
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trained)
 
 
 def to_grey(images: Tensor) -> Tensor:
@@ -77,5 +82,5 @@ def to_grey(images: Tensor) -> Tensor:
         raise ValueError(f"images must be (B, 1 or 3, H, W), got shape {tuple(images.shape)}")
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor(LUMA, dtype=images.dtype, device=images.device)
+    weights = constant(LUMA, images.device, images.dtype)
     return torch.einsum("bchw,c->bhw", images, weights)[:, None]

@@ -1,6 +1,7 @@
 """Losses on heatmaps. Shapes: B batch, K landmarks, H W; points (x, y) in 0-based pixel centres."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -8,9 +9,20 @@ from torch import Tensor
 from facealign_lite.heatmaps import decode, to_heatmap
 
 
+@lru_cache(maxsize=256)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers of the host as a tensor, made and brought to the device once: (nested) tuples of int, float or bool.
+
+    Each ``torch.tensor`` of a list is a copy for which the processor waits, and none can be captured as a CUDA graph.
+    Not to be written to.
+    """
+    with torch.inference_mode(False):                                   # whoever asks first, training may use it too
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def soft_argmax(logits: Tensor) -> Tensor:
     """The points that the network says: mean place under the softmax of each map, (..., K, H, W) -> (..., K, 2)."""
-    return decode(logits, "soft_argmax")
+    return decode(logits, "soft_argmax", check=False)                            # a loss does not wait for the GPU
 
 
 def landmark_loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], sigma: float = 1.2,

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .losses import constant
+
 # depth: blocks a stage, and whether they are bottlenecks
 DEPTHS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours in [0, 1]
@@ -168,7 +170,7 @@ def normalize(images: Tensor) -> Tensor:
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images must be (B, 1 or 3, H, W), got shape {tuple(images.shape)}")
-    mean, deviation = (images.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
+    mean, deviation = (constant(v, images.device, images.dtype)[:, None, None] for v in (MEAN, DEVIATION))
     return (images + 0.5 - mean) / deviation
 
 

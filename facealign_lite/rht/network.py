@@ -6,15 +6,19 @@ The faces that are compared, the reference's heatmaps and the predicted ones all
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facealign_lite import contours, heatmaps, markups
+from facealign_lite.nets import Reading, read_maps
 
 from .backbones import BACKBONES, Backbone
+from .references import References, answer, shipped_for
 from .transform import Localization, convolution, correlate, hard_transform, transfer
 
 
@@ -261,6 +265,47 @@ class Rht(nn.Module):
         features = self.fusion(self.backbone(image), *(m for m in (moved.hard, moved.soft) if m is not None))
         points, lines = self.head(features).split([self.config.landmarks, self.config.maps - self.config.landmarks], 1)
         return RhtOutput(moved, lines, points)
+
+
+    def read(self, outputs: RhtOutput, mirrored: bool = False) -> Reading:
+        """Landmarks in crop pixels, from the centre of the heat; a score is how hot it is. See ``nets.reading``."""
+        return read_maps(outputs.landmarks, self.config.image_size, "center_of_mass", mirrored)
+
+    @torch.no_grad()
+    def lend(self, images: Tensor, reference: tuple[Any, ArrayLike] | None = None) -> tuple[Tensor, Tensor]:
+        """A reference for each crop, as ``forward`` takes it.
+
+        Args:
+            images: (B, in_channels, S, S) in [-0.5, 0.5].
+            reference: a photo, as ``data.load_image`` takes it, and the landmarks (K, 2) of its face, lent to all; None
+                for the most correlated of the shipped faces, for each crop its own.
+
+        Returns:
+            faces (B, in_channels, S/2, S/2) and their landmarks (B, K, 2) in their pixels.
+
+        Raises:
+            ValueError: if the network borrows from none, the landmarks are not (K, 2) or not finite, or the shipped
+                faces have others.
+
+        Source: RHT section III-D.
+        """
+        if self.transformer is None:
+            raise ValueError("lend needs a network that borrows, got one without soft and hard transformation")
+        count, channels, which = self.config.landmarks, self.config.in_channels, np.zeros(len(images), int)
+        if reference is None:
+            faces, bank = shipped_for(self.config.image_size)
+            if faces.landmarks.shape[1] != count:
+                raise ValueError(f"reference must be given to a network of {count} landmarks: the shipped faces have "
+                                 f"{faces.landmarks.shape[1]}")
+            which = answer(bank, images)
+        else:
+            photo, landmarks = reference[0], np.asarray(reference[1], np.float64)
+            if landmarks.shape != (count, 2) or not np.isfinite(landmarks).all():
+                raise ValueError(f"reference must be (photo, landmarks ({count}, 2)), finite, got landmarks of shape "
+                                 f"{landmarks.shape}")
+            faces = References.given(photo, landmarks, self.config.heatmap_size, channels == 3)
+        lent = faces[which]
+        return lent.images.expand(-1, channels, -1, -1).to(images), lent.landmarks.to(images)
 
 
 def draw(landmarks: Tensor, config: RhtConfig = LITE) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: N references, K landmarks, S the side of a picture.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facealign_lite import geometry
-from facealign_lite.data import Augmentation, Crops
+from facealign_lite.data import MARGIN, Augmentation, Crops, crop, grey, load_image, upright_matrix
 from facealign_lite.heatmaps import to_heatmap
 from facealign_lite.nets import to_grey
 
@@ -37,7 +38,7 @@ class References:
                              f"{tuple(self.images.shape)} and {tuple(self.landmarks.shape)}")
 
     @classmethod
-    def of(cls, samples: Sequence[Any], size: int, colour: bool = False, margin: float = 0.3) -> "References":
+    def of(cls, samples: Sequence[Any], size: int, colour: bool = False, margin: float = MARGIN) -> "References":
         """Plain crops of annotated samples, ``size`` pixels a side."""
         crops = Crops(samples, size, colour=colour, margin=margin)
         rows = [crops[i] for i in range(len(crops))]
@@ -49,6 +50,23 @@ class References:
         with np.load(SHIPPED) as file:
             images, landmarks = torch.from_numpy(file["images"]), torch.from_numpy(file["landmarks"])
         return cls(images[:, None].float() / 255 - 0.5, landmarks)
+
+    @classmethod
+    def given(cls, photo: Any, landmarks: ArrayLike, size: int, colour: bool = False) -> "References":
+        """The one face of a photo, in an upright crop ``size`` pixels a side.
+
+        Args:
+            photo: as ``data.load_image`` takes it.
+            landmarks: (K, 2) in its pixels.
+
+        Raises:
+            ValueError: if landmarks are not finite or make no face.
+        """
+        picture, matrix = load_image(photo), upright_matrix(landmarks, size)
+        shown = torch.from_numpy(crop(picture if colour else grey(picture), matrix, size)).float() / 255 - 0.5
+        points = torch.from_numpy(geometry.transform(np.asarray(landmarks, np.float64), matrix)).float()
+        images = shown.view(size, size, -1).permute(2, 0, 1)[None]
+        return cls(images.expand(-1, 3 if colour else 1, -1, -1), points[None])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,7 +119,7 @@ class Pairs(Crops):
 
     def __init__(self, samples: Sequence[Any], references: References, choice: ArrayLike | None = None,
                  size: int = 128, augment: Augmentation | None = None, seed: int = 0, colour: bool = False,
-                 margin: float = 0.3):
+                 margin: float = MARGIN):
         super().__init__(samples, size, augment, seed, colour, margin)
         wanted = (3 if colour else 1, size // 2, size // 2)
         if tuple(references.images.shape[1:]) != wanted:
@@ -121,10 +139,22 @@ class Pairs(Crops):
                        "reference_landmarks": self.references.landmarks[which]}
 
 
+@lru_cache(maxsize=4)
+def shipped_for(size: int) -> tuple[References, "ReferenceBank"]:
+    """The shipped faces, half the ``size`` of the crops that borrow, and the bank that chooses among them.
+
+    The bank sees its own faces as those crops would show them: SIFT finds other keypoints where a small crop is blown
+    up to be compared.
+    """
+    faces = References.shipped()
+    seen = faces if size >= COMPARED else faces.resized(size)
+    return faces.resized(size // 2), seen.bank()
+
+
 WAYS = ("most", "least", "neutral", "random")
 
 
-def choose(way: str, samples: Sequence[Any], bank: "ReferenceBank", seed: int = 0, margin: float = 0.3) -> NDArray:
+def choose(way: str, samples: Sequence[Any], bank: "ReferenceBank", seed: int = 0, margin: float = MARGIN) -> NDArray:
     """A reference for each sample: (N,) places in the bank.
 
     Args:

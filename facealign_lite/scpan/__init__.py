@@ -21,7 +21,7 @@ from .disturbances import (
     widen,
 )
 from .fields import Field, bali_field, boundaries_of, curves, decode_bali, landmark_offsets
-from .learning import Pairs, read, scpan_loss
+from .learning import Pairs, scpan_loss
 from .losses import (
     WEIGHTS,
     Maps,
@@ -42,7 +42,7 @@ from .losses import (
     squared,
     truth,
 )
-from .network import LITE, PAPER, Scpan, ScpanConfig
+from .network import LITE, PAPER, Scpan, ScpanConfig, read
 
 __all__ = [
     "LITE", "PAPER", "WEIGHTS", "Field", "Maps", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "Weights",

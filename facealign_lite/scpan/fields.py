@@ -139,11 +139,12 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
         offsets: (..., K, 2, H, W) in map pixels, see ``landmark_offsets``. Zeros leave the centre of mass.
         radius: r; the window is 2r + 1 pixels wide and ends at the border of the map.
         reach: votes that land farther than this from the hottest pixel do not count; about 1.5 leaves out those for
-            neighbours. None, as in the paper: all count.
+            neighbours. Where none lands within, none is heard: the answer is the centre of mass of the window. None,
+            as in the paper: all count.
 
     Returns:
-        (..., K, 2). Where no vote has heat all pixels of the window count alike. Gradients reach heat and offsets
-        inside the window, not the choice of the window.
+        (..., K, 2). Where no vote that counts has heat they count alike. Gradients reach heat and offsets inside the
+        window, not the choice of the window.
 
     Raises:
         ValueError: if the shapes do not fit, a heatmap is not finite, or radius is negative.
@@ -163,11 +164,15 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     vectors = offsets.flatten(-2).gather(-1, index[..., None, :].expand(*index.shape[:-1], 2, -1))
-    votes = vectors + torch.stack([x, y], -2)                                           # (..., K, 2, (2r + 1)^2)
-    heat = heatmaps.flatten(-2).gather(-1, index).clamp(min=0) * inside
+    places = torch.stack([x, y], -2)
+    votes, counted = vectors + places, inside                                           # (..., K, 2, (2r + 1)^2)
     if reach is not None:
-        heat = heat * ((votes.detach() - at[..., None]).square().sum(-2) <= reach**2)
-    heat = torch.where((heat > 0).any(-1, keepdim=True), heat, inside.to(heat))
+        near = inside & ((votes.detach() - at[..., None]).square().sum(-2) <= reach**2)
+        heard = near.any(-1, keepdim=True)
+        counted = torch.where(heard, near, inside)
+        votes = torch.where(heard[..., None, :], votes, places.to(votes))
+    heat = heatmaps.flatten(-2).gather(-1, index).clamp(min=0) * counted
+    heat = torch.where((heat > 0).any(-1, keepdim=True), heat, counted.to(heat))
     heat = heat / heat.detach().amax(-1, keepdim=True)                                  # faint heat must not underflow
     return (heat[..., None, :] * votes).sum(-1) / heat.sum(-1, keepdim=True)            # Eq. 5
 

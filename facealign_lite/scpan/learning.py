@@ -1,9 +1,10 @@
-"""Learning from pairs, with and without labels (Algorithm 1), and reading what was learnt.
+"""Learning from pairs, with and without labels (Algorithm 1).
 
 Shapes: B pairs, K landmarks, C boundaries, H W. A batch of pairs holds each picture and its twin in turn.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from facealign_lite import heatmaps, markups
+from facealign_lite import markups
 
 from .disturbances import SCALE, TURN, disturb, move_points
-from .fields import DECODE_RADIUS, RADIUS, SIGMA, boundaries_of, decode_bali, landmark_offsets
+from .fields import boundaries_of
 from .losses import WEIGHTS, Maps, Weights, overall_loss, semi_supervised_loss, truth
 from .network import ScpanConfig
-
-# Of votes that count, from the hottest pixel. On maps of 64 pixels perfect fields decode to an error of 1.1 % without
-# it, as the print has it, and of 0.3 % with it: votes for the neighbours are left out (chapter 9).
-REACH = 1.5
 
 
 class Pairs(Dataset):
@@ -72,24 +69,29 @@ class Pairs(Dataset):
                 "landmarks": landmarks if kind == 0 else torch.full_like(landmarks, torch.nan)}
 
 
-def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, sigma: float = SIGMA, radius: int = RADIUS,
-               reach: float | None = REACH, within: float | None = RADIUS, unlabelled: float = 1.0,
-               shape: str = "gaussian") -> Callable:
+def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",
+               **lengths: Any) -> Callable:
     """The loss of SCPAN on batches of ``Pairs``: the supervised objective of the labelled ones, and the self-calibrated
     one of the others.
 
     Args:
-        config: of the network.
-        weights, radius, reach, within: as in ``overall_loss``; None for the last two is the print.
-        sigma, shape: of the target maps, see ``truth``; also of peaks narrowed by a scaling, see ``widen``.
+        config: of the network; its lengths are those of the targets, and votes within its ``reach`` count, all of them
+            where it reads as printed.
+        weights: as in ``overall_loss``.
         unlabelled: weight of the self-calibrated loss of unlabelled pairs; the paper prints none.
+        shape: of the landmarks' heat, see ``heatmaps.encode``.
+        lengths: fields of the configuration that shall be others in the loss; ``reach`` and ``within`` None for the
+            paper's.
 
     Returns:
         a loss for ``training.fit``. Means are taken over the labelled and over the unlabelled pairs of a batch.
 
     Source: SCPAN Eq. 19 and 20, Algorithm 1, step 3.2.
     """
+    config = replace(config, **lengths)
     boundaries, boundary_flip = boundaries_of(str(config.landmarks)) if config.bali else ((), ())
+    reach = None if config.reading == "printed" else config.reach
+    sigmas, sizes = config.sigmas, (config.square, config.window)
 
     def loss(said: Maps, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         labelled, linear = batch["labelled"].bool(), batch["linear"]
@@ -97,31 +99,16 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, sigma: float = S
         swap, parts = (_flip(points), boundary_flip), {}
         if labelled.any():
             pair = [_rows(said, labelled, k) for k in (0, 1)]
-            sizes = [maps.shape[-1] for maps in said.heatmaps]
-            truths = [truth(points[labelled, k], size, sizes, boundaries, sigma, radius, shape) for k in (0, 1)]
-            parts = overall_loss(pair, truths, boundaries, linear[labelled], *swap, weights, radius, reach, sigma,
-                                 within)
+            maps = [maps.shape[-1] for maps in said.heatmaps]
+            truths = [truth(points[labelled, k], size, maps, boundaries, sigmas, sizes[0], shape) for k in (0, 1)]
+            parts = overall_loss(pair, truths, boundaries, linear[labelled], *swap, weights, sizes[0], reach, sigmas,
+                                 config.within, sizes[1])
         if not labelled.all():
             pair = [_rows(said, ~labelled, k) for k in (0, 1)]
-            parts = semi_supervised_loss(parts, pair, linear[~labelled], *swap, sigma)
+            parts = semi_supervised_loss(parts, pair, linear[~labelled], *swap, sigmas)
             parts["unlabelled"] = unlabelled * parts["unlabelled"]
         return parts
     return loss
-
-
-def read(said: Maps, config: Any, radius: int = DECODE_RADIUS, reach: float | None = REACH) -> tuple[Tensor, Tensor]:
-    """Landmarks (B, K, 2), in pixels of the last maps, and how much of each one's heat lies at its peak (B, K).
-
-    Args:
-        config: of the network.
-        radius, reach: as in ``decode_bali``; without boundaries all votes count.
-
-    Source: SCPAN Eq. 4 and 5, Algorithm 1, steps 3.3 and 3.4.
-    """
-    heat = said.heatmaps[-1]
-    offsets = landmark_offsets(said.offsets, config.boundaries, heat.shape[1])
-    points = decode_bali(heat, offsets, radius, reach if config.boundaries else None)
-    return points, heatmaps.peak(heat.clamp(min=torch.finfo(heat.dtype).tiny).log())
 
 
 def _rows(said: Maps, which: Tensor, kind: int) -> Maps:

@@ -66,24 +66,26 @@ WEIGHTS = Weights()
 
 
 def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], boundaries: Sequence[Indices],
-          sigma: float = SIGMA, radius: int = RADIUS, shape: str = "gaussian") -> Truth:
+          sigma: float | Sequence[float] = SIGMA, radius: int = RADIUS, shape: str = "gaussian") -> Truth:
     """All targets of landmarks (B, K, 2) in image pixels, for the square maps of T stages of these ``sizes``.
 
     Args:
         boundaries: without any, as for a network of landmarks alone, C is 0.
-        sigma, radius: as in ``bali_field``.
+        sigma: width of the heat in map pixels, one for all stages or one each.
+        radius: as in ``bali_field``.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
     """
     dense = max(2, max(sizes) // 2)           # points of a curve: about one for every second pixel of the last map
     lines = curves(points, boundaries, dense) if boundaries else points.new_zeros(len(points), 0, 2, 2)
-    heat, confidence = {}, {}
-    for size in set(sizes):
+    stages, heat, confidence = list(zip(sizes, _each(sigma, len(sizes)), strict=True)), {}, {}
+    for stage in set(stages):
+        size, width = stage
         on_map = heatmaps.to_heatmap(points, image_size, size)
-        heat[size] = heatmaps.encode(on_map, size, sigma, shape)
-        confidence[size] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, sigma)
+        heat[stage] = heatmaps.encode(on_map, size, width, shape)
+        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width)
     last = heatmaps.to_heatmap(points, image_size, sizes[-1])
     offsets, mask = vectors(last, boundaries, sizes[-1], radius)
-    return Truth(Maps([heat[size] for size in sizes], [confidence[size] for size in sizes], offsets), mask, last)
+    return Truth(Maps([heat[stage] for stage in stages], [confidence[stage] for stage in stages], offsets), mask, last)
 
 
 # ---- how two maps differ -------------------------------------------------------------------------------------------
@@ -224,23 +226,30 @@ def original_divergence(said: Maps, true: Truth, radius: int = RADIUS) -> dict[s
 
 
 def self_calibrated_divergence(said: Maps, twin: Maps, linear: Tensor, flip: Sequence[int],
-                               boundary_flip: Sequence[int], sigma: float | None = None) -> list[Tensor]:
-    """The self-calibrated loss of each stage, a scalar each; Eq. 17 is their sum.
+                               boundary_flip: Sequence[int], sigma: float | Sequence[float] | None = None,
+                               stages: int | None = None) -> list[Tensor]:
+    """The self-calibrated loss of the first ``stages``, a scalar each; Eq. 17 is the sum of all.
 
     The print disturbs both sides of the boundary term; we disturb the picture's maps only, as in Eq. 12 and as the
     landmark term does.
 
+    Args:
+        sigma: as in ``self_calibrated_loss``, one for all stages or one each.
+        stages: None for all.
+
     Source: SCPAN Eq. 17.
     """
-    return [self_calibrated_loss(h, th, linear, flip, divergence, sigma)
-            + self_calibrated_loss(c, tc, linear, boundary_flip, divergence, sigma)
-            for h, th, c, tc in zip(said.heatmaps, twin.heatmaps, said.confidences, twin.confidences, strict=True)]
+    rows = list(zip(said.heatmaps, twin.heatmaps, said.confidences, twin.confidences,
+                    _each(sigma, len(said.heatmaps)), strict=True))
+    return [self_calibrated_loss(h, th, linear, flip, divergence, width)
+            + self_calibrated_loss(c, tc, linear, boundary_flip, divergence, width)
+            for h, th, c, tc, width in rows[:stages]]
 
 
 def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequence[Indices], linear: Tensor,
                  flip: Sequence[int], boundary_flip: Sequence[int], weights: Weights = WEIGHTS,
-                 radius: int = RADIUS, reach: float | None = None, sigma: float | None = None,
-                 within: float | None = None) -> dict[str, Tensor]:
+                 radius: int = RADIUS, reach: float | None = None, sigma: float | Sequence[float] | None = None,
+                 within: float | None = None, decode_radius: int = DECODE_RADIUS) -> dict[str, Tensor]:
     """The supervised objective, term by term and weighted: the loss is the sum of the values.
 
     The self-calibrated term stops before the last stage, as printed here and unlike Eq. 17.
@@ -248,35 +257,38 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
     Args:
         pair, truths: of the pictures and of their twins.
         boundaries: as in ``bali_field``.
-        linear, flip, boundary_flip: as in ``self_calibrated_divergence``.
+        linear, flip, boundary_flip, sigma: as in ``self_calibrated_divergence``.
+        radius: as in ``field_divergence``.
         reach: as in ``decode_bali``; without boundaries all votes count.
-        sigma: as in ``self_calibrated_loss``.
         within: as in ``coordinate_loss``.
+        decode_radius: the ``radius`` of ``decode_bali``.
 
     Returns:
         scalars "last", "earlier", "field", "coordinates", "calibrated".
 
     Source: SCPAN Eq. 11 and 19.
     """
-    losses = dict.fromkeys(("last", "earlier", "field", "coordinates", "calibrated"), torch.zeros(()))
+    losses = dict.fromkeys(("last", "earlier", "field", "coordinates", "calibrated"), 0)
     for said, true in zip(pair, truths, strict=True):
         heat = said.heatmaps[-1]
-        points = decode_bali(heat, landmark_offsets(said.offsets, boundaries, heat.shape[1]), DECODE_RADIUS,
+        points = decode_bali(heat, landmark_offsets(said.offsets, boundaries, heat.shape[1]), decode_radius,
                              reach if boundaries else None)
         terms = original_divergence(said, true, radius)
         terms["coordinates"] = coordinate_loss(points, true.points, tuple(heat.shape[-2:]), within)
         losses |= {name: losses[name] + getattr(weights, name) * term for name, term in terms.items()}
-    calibrated = self_calibrated_divergence(*pair, linear, flip, boundary_flip, sigma)[:-1]
-    return losses | {"calibrated": weights.calibrated * sum(calibrated, losses["last"].new_zeros(()))}
+    stages = [] if not weights.calibrated else self_calibrated_divergence(
+        *pair, linear, flip, boundary_flip, sigma, len(pair[0].heatmaps) - 1)
+    return losses | {"calibrated": weights.calibrated * sum(stages, losses["last"].new_zeros(()))}
 
 
 def semi_supervised_loss(supervised: dict[str, Tensor], pair: Sequence[Maps], linear: Tensor, flip: Sequence[int],
-                         boundary_flip: Sequence[int], sigma: float | None = None) -> dict[str, Tensor]:
+                         boundary_flip: Sequence[int], sigma: float | Sequence[float] | None = None
+                         ) -> dict[str, Tensor]:
     """The terms of the overall loss and one more, "unlabelled": Eq. 17 before the last stage, without a weight.
 
     Source: SCPAN Eq. 20.
     """
-    stages = self_calibrated_divergence(*pair, linear, flip, boundary_flip, sigma)[:-1]
+    stages = self_calibrated_divergence(*pair, linear, flip, boundary_flip, sigma, len(pair[0].heatmaps) - 1)
     return supervised | {"unlabelled": sum(stages, pair[0].offsets.new_zeros(()))}
 
 
@@ -322,6 +334,11 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return tuple(gradient[..., None] * to if needed else None
                      for to, needed in zip(ctx.saved_tensors, ctx.needs_input_grad))
+
+
+def _each(value: Any, count: int) -> list[Any]:
+    """``value`` for each of ``count`` stages, unless it is one for each already."""
+    return list(value) if isinstance(value, Sequence) else [value] * count
 
 
 def _same(a: Tensor, b: Tensor) -> None:

@@ -511,7 +511,7 @@ def reference_features():
 
 def reference_figure():
     pictures = np.random.default_rng(4).integers(0, 255, (2, 64, 80), dtype=np.uint8)
-    return widgets.ReferenceFigure(*pictures, *reference_features(), place=(3, 4))
+    return widgets.ReferenceFigure(*pictures, *reference_features(), rht.correlate, place=(3, 4))
 
 
 def expected_reference(place, patch):
@@ -557,7 +557,7 @@ LENGTH = float(np.linalg.norm(TRUTH[36] - TRUTH[45]))
 
 
 def exemplar_figure():
-    return widgets.ExemplarFigure(BOOK, TRUTH, k=20, hand=(60, 60), radius=0.4, error=0.1)
+    return widgets.ExemplarFigure(BOOK.exemplars, TRUTH, k=20, hand=(60, 60), radius=0.4, error=0.1)
 
 
 def expected_exemplars(hand, k=20, radius=0.4, error=0.1, covered=()):

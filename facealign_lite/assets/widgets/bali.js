@@ -98,7 +98,8 @@ function baliField(points, width, height, { radius, sigma, reading }) {
   return field;
 }
 
-// The hottest pixel, what each pixel of the window around it says, [x, y, weight, index], and the weighted mean.
+// The hottest pixel, what each pixel of the window around it says, [x, y, weight, index], and the weighted mean. Where
+// no vote lands within reach none is heard: the pixels themselves count.
 function vote(heat, u, v, width, height, radius, reach = Infinity) {
   let best = 0;
   heat.forEach((h, i) => { if (h > heat[best]) best = i; });
@@ -106,13 +107,14 @@ function vote(heat, u, v, width, height, radius, reach = Infinity) {
   const at = [best % width, Math.floor(best / width)], votes = [];
   for (let y = Math.max(0, at[1] - radius); y <= Math.min(height - 1, at[1] + radius); y++) {
     for (let x = Math.max(0, at[0] - radius); x <= Math.min(width - 1, at[0] + radius); x++) {
-      const i = y * width + x, there = [x + u[i], y + v[i]];
-      const near = Math.hypot(there[0] - at[0], there[1] - at[1]) <= reach;
-      votes.push([...there, near ? Math.max(0, heat[i]) : 0, i]);
+      const i = y * width + x;
+      votes.push([x + u[i], y + v[i], 0, i]);
     }
   }
-  const top = Math.max(...votes.map((one) => one[2]));
-  for (const one of votes) one[2] = top > 0 ? one[2] / top : 1;
+  const near = votes.filter(([x, y]) => Math.hypot(x - at[0], y - at[1]) <= reach);
+  if (!near.length) for (const one of votes) [one[0], one[1]] = [one[3] % width, Math.floor(one[3] / width)];
+  const counted = near.length ? near : votes, top = Math.max(0, ...counted.map((one) => heat[one[3]]));
+  for (const one of counted) one[2] = top > 0 ? Math.max(0, heat[one[3]]) / top : 1;
   const total = votes.reduce((sum, one) => sum + one[2], 0);
   return { at, votes, point: [0, 1].map((k) => votes.reduce((sum, one) => sum + one[2] * one[k], 0) / total) };
 }

@@ -8,7 +8,7 @@ figures stand in the same records, once with the reliable landmarks kept ("sr") 
 so do the sweeps of C22 to C24, on faces of which 20 % is hidden.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +16,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from shared_faces import pack
 
+from experiments.faces import pack, words
 from facealign_lite import metrics, msm
 from facealign_lite.data import Augmentation, Crops, PackedFaces, write_atomic
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.msm import network, stgan
 from facealign_lite.nets import landmark_loss
-from facealign_lite.training import TrainConfig, fit
+from facealign_lite.records import Arm, lock, shared
+from facealign_lite.training import TrainConfig, steps
 
 WHAT = "lite networks of MSM, each with and without ST-GAN before it and reconstruction behind it, on rough crops"
-DATA = "SyntheticFaces(3000, seed=2), tested on rough crops of the first 600 faces of the benchmark"
-SEEDS = [0, 1, 2]
-BUDGET = {"generator_steps": 3000, "generator_lr": 1e-3, "steps": 1200, "lr": 5e-3,
-          "regression_steps": 4800, "regression_lr": 7e-4, "batch_size": 16, "amp": "bf16"}   # about equal seconds
+BUDGETS = {
+    "lite": {"generator_steps": 3000, "generator_lr": 1e-3, "steps": 1200, "lr": 5e-3,
+             "regression_steps": 4800, "regression_lr": 7e-4, "batch_size": 16, "amp": "bf16"},   # about equal seconds
+    "gpu": {"generator_steps": 30_000, "generator_lr": 1e-3, "steps": 12_000, "lr": 2.5e-3,
+            "regression_steps": 48_000, "regression_lr": 7e-4, "batch_size": 32, "amp": "bf16", "faces": 12_000},
+}
+SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
 SIZE = 128
 ROUGH = replace(Augmentation(), shift=0.1, gamma=0.5, contrast=(0.8, 1.2), brightness=0.1, noise=0.02, inversion=0,
@@ -45,17 +49,23 @@ SIZES, NEIGHBOURS, THRESHOLDS = (50, 100, 200, 500, 1000), (10, 25, 50, 100, 200
 
 # ---- data ----------------------------------------------------------------------------------------------------------
 
-def shapes(folder: Path) -> NDArray:
-    """Landmarks of the training faces, (3000, 68, 2)."""
-    faces = pack(folder, "train")
+def data(budget: Mapping[str, Any]) -> str:
+    """The faces, in words."""
+    return words(budget, "rough crops of the first 600 faces of the benchmark")
+
+
+def shapes(folder: Path, budget: Mapping[str, Any] | None = None) -> NDArray:
+    """Landmarks of the training faces, (N, 68, 2)."""
+    faces = pack(folder, "train", budget)
     return np.stack([faces[i].landmarks for i in range(len(faces))])
 
 
-def dictionary(folder: Path, n: int) -> msm.ShapeDictionary:
+def dictionary(folder: Path, n: int, budget: Mapping[str, Any] | None = None) -> msm.ShapeDictionary:
     """``n`` exemplars of the training faces; all arms share them, and K-means takes a minute at n = 1000."""
     path = folder / f"msm-exemplars-{n}.f64"
-    if not path.exists():
-        write_atomic(path, msm.ShapeDictionary.fit(shapes(folder), n).exemplars.tobytes())
+    with lock(path.with_suffix(".sorting"), wait=True):
+        if not path.exists():
+            write_atomic(path, msm.ShapeDictionary.fit(shapes(folder, budget), n).exemplars.tobytes())
     return msm.ShapeDictionary(np.fromfile(path).reshape(n, -1, 2))
 
 
@@ -88,34 +98,37 @@ def rough(faces: PackedFaces, hidden: float) -> Test:
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
-def settings(seed: int, steps: int, lr: float, out: Path) -> TrainConfig:
-    return TrainConfig(steps, BUDGET["batch_size"], lr, amp=BUDGET["amp"], seed=seed, checkpoint_every=150, out=out)
+def settings(budget: Mapping[str, Any], device: str, part: str, seed: int, out: Path) -> TrainConfig:
+    """The run of a part: "", "generator_" or "regression_"."""
+    return TrainConfig(budget[f"{part}steps"], budget["batch_size"], budget[f"{part}lr"], amp=budget["amp"], seed=seed,
+                       checkpoint_every=150, out=out, device=device)
 
 
-def straightener(seed: int, folder: Path, adversarial: float = stgan.ADVERSARIAL) -> stgan.Generator:
+def straightener(budget: Mapping[str, Any], device: str, seed: int, folder: Path,
+                 adversarial: float = stgan.ADVERSARIAL) -> Generator[int, None, stgan.Generator]:
     """The generator of a seed; the first arm that needs it trains it, all others read it."""
     torch.manual_seed(seed)
     gan = stgan.StGan()
-    mean = torch.from_numpy(msm.mean_face(shapes(folder)))
-    crops = Crops(pack(folder, "train"), SIZE, ROUGH, seed)
-    config = settings(seed, BUDGET["generator_steps"], BUDGET["generator_lr"],
-                      folder / f"msm-generator-{adversarial}-{seed}")
-    fit(gan, crops, stgan.stgan_loss(gan, mean, adversarial), config, resume=True)
+    mean = torch.from_numpy(msm.mean_face(shapes(folder, budget)))
+    crops = Crops(pack(folder, "train", budget), SIZE, ROUGH, seed)
+    out = folder / f"msm-generator-{adversarial}-{seed}"
+    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
+                                    settings(budget, device, "generator_", seed, out), resume=True))
     return gan.generator.eval()
 
 
-def trained(seed: int, folder: Path, regression: bool, straight: bool) -> torch.nn.Module:
+def trained(budget: Mapping[str, Any], device: str, seed: int, folder: Path, regression: bool, straight: bool
+            ) -> Generator[int, None, torch.nn.Module]:
     """The landmark network of an arm."""
     torch.manual_seed(seed + 1)
-    crops = Crops(pack(folder.parent, "train"), SIZE, ROUGH, seed + 1000)
+    crops = Crops(pack(folder.parent, "train", budget), SIZE, ROUGH, seed + 1000)
     if straight:
-        crops = msm.StraightCrops(crops, msm.mean_face(shapes(folder.parent)), seed=seed)
+        crops = msm.StraightCrops(crops, msm.mean_face(shapes(folder.parent, budget)), seed=seed)
     if regression:
         model, loss, prefix = network.RegressionNet(), network.point_loss, "regression_"
     else:
         model, loss, prefix = network.HeatNet(), landmark_loss, ""
-    run = settings(seed, BUDGET[f"{prefix}steps"], BUDGET[f"{prefix}lr"], folder)
-    fit(model, crops, loss, run, resume=True)
+    yield from steps(model, crops, loss, settings(budget, device, prefix, seed, folder), resume=True)
     return model.eval()
 
 
@@ -183,14 +196,17 @@ def knows(found: Answer, test: Test) -> dict[str, float]:
             "recall": (trust & test.visible).sum() / test.visible.sum(), "visible": test.visible.mean()}
 
 
-def sweeps(found: Answer, test: Test, folder: Path) -> dict[str, float]:
-    """NME after reconstruction over dictionary size, neighbours and thresholds; ``all`` keeps every training shape."""
-    books = {n: dictionary(folder, n) for n in SIZES}
-    books["all"] = msm.ShapeDictionary(msm.canonical(shapes(folder)))
-    figures = {f"nme_N_{n}": errors(rebuilt(found, book), test).mean() for n, book in books.items()}
-    figures |= {f"nme_k_{k}": errors(rebuilt(found, books[500], k), test).mean() for k in NEIGHBOURS}
-    return figures | {f"nme_t_{a}_{b}": errors(rebuilt(found, books[500], 100, a, b), test).mean()
-                      for a in THRESHOLDS for b in THRESHOLDS}
+def sweeps(found: Answer, test: Test, folder: Path, budget: Mapping[str, Any]) -> dict[str, NDArray]:
+    """Errors of every face after reconstruction over dictionary size, neighbours and thresholds.
+
+    ``all`` keeps every training shape.
+    """
+    books = {n: dictionary(folder, n, budget) for n in SIZES}
+    books["all"] = msm.ShapeDictionary(msm.canonical(shapes(folder, budget)))
+    each = {f"_N_{n}": errors(rebuilt(found, book), test) for n, book in books.items()}
+    each |= {f"_k_{k}": errors(rebuilt(found, books[500], k), test) for k in NEIGHBOURS}
+    return each | {f"_t_{a}_{b}": errors(rebuilt(found, books[500], 100, a, b), test)
+                   for a in THRESHOLDS for b in THRESHOLDS}
 
 
 def pose(theta: torch.Tensor, test: Test, mean: torch.Tensor) -> dict[str, float]:
@@ -200,55 +216,60 @@ def pose(theta: torch.Tensor, test: Test, mean: torch.Tensor) -> dict[str, float
             "shift": left.shift.mean().item()}
 
 
-def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: Path) -> dict[str, Any]:
-    figures, book = {}, dictionary(folder, 500)
+def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: Path, budget: Mapping[str, Any]
+            ) -> dict[str, Any]:
+    """All figures of an arm; ``folder`` is the one that all arms share."""
+    figures, book = {}, dictionary(folder, 500, budget)
     for hidden in HIDDEN:
-        test, end = rough(pack(folder, "test"), hidden), f"_{hidden:.0%}".replace("%", "") if hidden else ""
+        test, end = rough(pack(folder, "test", budget), hidden), f"_{hidden:.0%}".replace("%", "") if hidden else ""
         found = answer(test, model, generator)
         each = {"": errors(found, test)}
         if not hidden:
-            figures["pose"] = pose(found.theta, test, torch.from_numpy(msm.mean_face(shapes(folder))))
+            figures["pose"] = pose(found.theta, test, torch.from_numpy(msm.mean_face(shapes(folder, budget))))
         if found.scores is not None:
             for name, one in (("", found), ("_argmax", answer(test, model, generator, "argmax"))):
                 each |= {name: errors(one, test), f"{name}_sr": errors(rebuilt(one, book), test),
                          f"{name}_every": errors(rebuilt(one, book, keep=False), test)}
             figures |= {f"scores{end}": knows(found, test)}
             if hidden == SWEPT:
-                figures |= sweeps(found, test, folder)
+                for name, one in sweeps(found, test, folder, budget).items():
+                    figures |= {f"nme{name}": one.mean(), f"errors{name}": one.round(5)}
         for name, one in each.items():
             figures |= summary(one, name + end)
-        if hidden in (0, SWEPT):
+        if hidden < HIDDEN[-1]:
             figures |= {f"errors{name}{end}": one.round(5) for name, one in each.items() if "argmax" not in name}
     return figures
 
 
-def arm(regression: bool, straight: bool) -> Callable[[int, Path], Mapping[str, Any]]:
-    def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        generator = straightener(seed, folder.parent) if straight else None
-        return measure(trained(seed, folder, regression, straight), generator, folder.parent)
-    return run
+def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
+    """The runs at a budget, the most important first."""
+    def arm(regression: bool, straight: bool) -> Arm:
+        def run(seed: int, folder: Path) -> Mapping[str, Any]:
+            generator = (yield from straightener(budget, device, seed, folder.parent)) if straight else None
+            model = yield from trained(budget, device, seed, folder, regression, straight)
+            return measure(model, generator, folder.parent, budget)
+        return run
 
+    def without_adversary(seed: int, folder: Path) -> Mapping[str, Any]:
+        """The hourglass of the arm "stgan_hg" behind a generator that knew no discriminator."""
+        place = folder.with_name(folder.name.replace("pure_hg", "stgan_hg"))
+        model = yield from shared(lambda: trained(budget, device, seed, place, False, True))
+        generator = yield from straightener(budget, device, seed, folder.parent, 0)
+        return measure(model, generator, folder.parent, budget)
 
-def without_adversary(seed: int, folder: Path) -> Mapping[str, Any]:
-    """The hourglass of the arm "stgan_hg" behind a generator that knew no discriminator."""
-    model = trained(seed, folder.parent / f"msm-stgan_hg-{seed}", False, True)
-    return measure(model, straightener(seed, folder.parent, 0), folder.parent)
-
-
-def poses(adversarial: float) -> Callable[[int, Path], Mapping[str, Any]]:
-    """The generator alone, with or without the discriminator."""
-    def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        generator, test = straightener(seed, folder.parent, adversarial), rough(pack(folder.parent, "test"), 0)
-        with torch.inference_mode():
-            theta = torch.cat([generator(images).double().cpu() for images in batches(test.images, generator)])
-        mean = torch.from_numpy(msm.mean_face(shapes(folder.parent)))
-        same = torch.eye(2, 3, dtype=torch.float64).expand(len(theta), -1, -1)
-        return pose(theta, test, mean) | {f"before_{k}": v for k, v in pose(same, test, mean).items()}
-    return run
-
-
-ARMS = {
-    "hg": arm(False, False), "stgan_hg": arm(False, True),                          # C20 to C24
-    "regression": arm(True, False), "stgan_regression": arm(True, True),            # C20
-    "stgan": poses(stgan.ADVERSARIAL), "pure": poses(0), "pure_hg": without_adversary,   # ours: the adversary's worth
-}
+    def poses(adversarial: float) -> Arm:
+        """The generator alone, with or without the discriminator."""
+        def run(seed: int, folder: Path) -> Mapping[str, Any]:
+            generator = yield from straightener(budget, device, seed, folder.parent, adversarial)
+            test = rough(pack(folder.parent, "test", budget), 0)
+            with torch.inference_mode():
+                theta = torch.cat([generator(images).double().cpu() for images in batches(test.images, generator)])
+            mean = torch.from_numpy(msm.mean_face(shapes(folder.parent, budget)))
+            same = torch.eye(2, 3, dtype=torch.float64).expand(len(theta), -1, -1)
+            return pose(theta, test, mean) | {f"before_{k}": v for k, v in pose(same, test, mean).items()}
+        return run
+    return {
+        "hg": arm(False, False), "stgan_hg": arm(False, True),                          # C20 to C24
+        "stgan": poses(stgan.ADVERSARIAL), "pure": poses(0), "pure_hg": without_adversary,   # the adversary's worth
+        "regression": arm(True, False), "stgan_regression": arm(True, True),            # C20
+    }

@@ -1,17 +1,13 @@
-"""The script that decides RHT's claims: who lends what, and every arm's network, on a few toy faces."""
+"""The experiment that decides RHT's claims: who lends what, and every arm's network, on a few toy faces."""
 
 import numpy as np
 import pytest
 import torch
-from test_claims import script
 
+from experiments import rht as claims
 from facealign_lite import heatmaps, rht
 from facealign_lite.data import Sample
-
-
-@pytest.fixture(scope="module")
-def claims():
-    return script("claims_rht")
+from facealign_lite.training import complete
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +16,7 @@ def faces():
     return [Sample(rng.integers(0, 255, (96, 96), np.uint8), rng.uniform(20, 76, (68, 2))) for _ in range(4)]
 
 
-def test_every_lender_lends_something_else(claims, faces):
+def test_every_lender_lends_something_else(faces):
     references = rht.References.of(faces, 64)
     ways = {"most": np.array([0, 1, 2, 3]), "least": np.array([3, 2, 1, 0]), "neutral": np.array([2, 2, 2, 2])}
     lent = {}
@@ -38,7 +34,7 @@ def test_every_lender_lends_something_else(claims, faces):
         claims.borrowed("best", references, ways.__getitem__, 4)
 
 
-def test_a_network_that_knows_the_answer_has_no_error(claims, faces):
+def test_a_network_that_knows_the_answer_has_no_error(faces):
     """Pairs, the network's inputs, decoding and errors fit together."""
     crops = rht.Pairs(faces, rht.References.of(faces, 64), [1, 2, 3, 0])
 
@@ -50,15 +46,17 @@ def test_a_network_that_knows_the_answer_has_no_error(claims, faces):
             points = torch.stack([crops[i]["landmarks"] for i in rows])
             assert torch.equal(landmarks, torch.stack([crops[i]["reference_landmarks"] for i in rows]))
             return rht.RhtOutput(None, None, rht.draw(heatmaps.to_heatmap(points, 128, 64))[:, :68])
-    found = claims.measure(Knows(), faces, crops.references, crops.choice)
+    found = claims.measure(Knows(), faces, crops.references, crops.choice, "cpu")
     assert found.errors.max() < 0.01
 
 
-def test_the_arms_are_the_papers_tables_and_two_more_questions(claims):
-    assert set(rht.ABLATION) < set(claims.ARMS)
-    assert {"no_boundaries", "trans_hg", "rht_hg", "trans_h", "rht_h", "mean_shape", "wrong"} < set(claims.ARMS)
+def test_the_arms_are_the_papers_tables_and_two_more_questions():
+    arms = set(claims.arms(claims.BUDGETS["lite"]))
+    assert set(rht.ABLATION) < arms
+    assert {"no_boundaries", "trans_hg", "rht_hg", "trans_h", "rht_h", "mean_shape", "wrong"} < arms
 
 
-def test_a_run_of_two_steps(claims, faces):
-    model = claims.train(rht.LITE, faces, rht.References.of(faces, 64), 0, None, steps=2)
+def test_a_run_of_two_steps(faces):
+    budget = claims.BUDGETS["lite"] | {"steps": 2}
+    model = complete(claims.train(budget, "cpu", rht.LITE, faces, rht.References.of(faces, 64), 0, None))
     assert all(p.isfinite().all() for p in model.parameters()) and not model.training

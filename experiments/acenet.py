@@ -7,7 +7,7 @@ Its question can: a "real" domain that shows its landmarks only, a "synthetic" o
 and is shaped otherwise, and a test on the exact contours of the real domain. Both are rendered.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,22 @@ import cv2
 import numpy as np
 import torch
 
+from experiments.faces import packed
 from facealign_lite import acenet, geometry, heatmaps, markups, metrics
-from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
+from facealign_lite.data import Augmentation, Crops, PackedFaces
+from facealign_lite.records import Arm
 from facealign_lite.synthetic import Style, SyntheticFaces, render_face
 from facealign_lite.synthetic.scene import PROPORTIONS
-from facealign_lite.training import TrainConfig, fit, reestimate_normalization
+from facealign_lite.training import TrainConfig, reestimate_normalization, steps
 
 WHAT = "ACE-Net, its baselines and its sparse form, trained on two rendered domains"
-DATA = ("real: 2000 rendered faces, landmarks only; synthetic: 2000 of another style, contours too; "
-        "test: contours of 500 other faces of the real domain")
-SEEDS = [0, 1, 2]
-BUDGET = {"steps": 1000, "lr": 1e-2, "settling_steps": 200, "settling_lr": 2e-3, "batch_size": 16, "amp": "bf16"}
+BUDGETS = {
+    "lite": {"steps": 1000, "lr": 1e-2, "settling_steps": 200, "settling_lr": 2e-3, "batch_size": 16, "amp": "bf16"},
+    # maps of 128 as in the paper, which takes crops of 256
+    "gpu": {"steps": 12_000, "lr": 4e-3, "settling_steps": 2000, "settling_lr": 8e-4, "batch_size": 16, "amp": "bf16",
+            "image_size": 256, "face_size": 320, "faces": 8000},
+}
+SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
 FACES, SIZE = 2000, 160
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 31, 32, 33
@@ -74,17 +79,28 @@ class Domain(SyntheticFaces):
         return replace(face, image=image)
 
 
-def pack(folder: Path, name: str) -> PackedFaces:
+def data(budget: Mapping[str, Any]) -> str:
+    """The two domains, in words."""
+    count = budget.get("faces", FACES)
+    return (f"real: {count} rendered faces, landmarks only; synthetic: {count} of another style, contours too; "
+            "test: contours of 500 other faces of the real domain")
+
+
+def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
+    """The lite network at a budget's size, but for those ``parts``."""
+    return replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
+
+
+def pack(folder: Path, name: str, budget: Mapping[str, Any] | None = None) -> PackedFaces:
     """The faces of one set, rendered once for all arms."""
     look, count, seed = SETS[name]
-    path = folder / f"acenet_{name}_{SIZE}_{count}_{seed}"
-    try:
-        return PackedFaces(path)
-    except OSError:
-        return save_packed(path, Domain(look, count, SIZE, seed), workers=2, progress=True)
+    budget = budget or {}
+    count, size = count or budget.get("faces", FACES), budget.get("face_size", SIZE)
+    return packed(folder / f"acenet_{name}_{size}_{count}_{seed}", lambda: Domain(look, count, size, seed))
 
 
-SETS = {"real": (REAL, FACES, TRAIN_SEED), "synthetic": (SYNTHETIC, FACES, TRAIN_SEED),
+# look, faces (None: as many as the budget says), seed
+SETS = {"real": (REAL, None, TRAIN_SEED), "synthetic": (SYNTHETIC, None, TRAIN_SEED),
         "validation": (REAL, 300, VALIDATION_SEED), "test": (REAL, 500, TEST_SEED),
         "synthetic_test": (SYNTHETIC, 500, TEST_SEED)}
 
@@ -139,6 +155,7 @@ def score(read: Callable[[int], Reading], faces: Sequence[Any]) -> dict[str, Any
             back += [geometry.distance_to_polyline(contours[name], face.contours[name]).mean() / length
                      for name in on if name in contours]
     return {"nme_ac": np.mean(errors), **{f"nme_ac_{name}": np.mean(v) for name, v in parts.items()},
+            **{f"errors_{name}": np.round(v, 6) for name, v in parts.items()},
             "auc": metrics.auc(errors, 0.06), "found": np.mean(found), **({"back": np.mean(back)} if back else {}),
             "errors": np.round(errors, 6)}
 
@@ -190,44 +207,49 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.15), shift=0.
                        motion=0, low_resolution=0, jpeg=0, occluder=0)
 
 
-def train(seed: int, folder: Path, loss: Callable, first: Sequence[Any], second: Sequence[Any],
-          landmarks: bool = False, batch_size: int = BUDGET["batch_size"]) -> torch.nn.Module:
-    """One run: half of each batch from either set; in the end the batch-norm statistics are those of the first."""
+def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, loss: Callable, first: Sequence[Any],
+          second: Sequence[Any], landmarks: bool = False, share: float = 1.0
+          ) -> Generator[int, None, torch.nn.Module]:
+    """One run: half of each batch from either set; in the end the batch-norm statistics are those of the first.
+
+    ``share`` of the budget's batch is taken.
+    """
     torch.manual_seed(seed)
-    model = acenet.AceNet(replace(acenet.LITE, maps=68) if landmarks else acenet.LITE)
-    real, synthetic = (Crops(faces, acenet.LITE.image_size, AUGMENTATION, 2 * seed + half)
+    model = acenet.AceNet(config(budget, maps=68) if landmarks else config(budget))
+    real, synthetic = (Crops(faces, model.config.image_size, AUGMENTATION, 2 * seed + half)
                        for half, faces in enumerate((first, second)))
     both = acenet.TwoDomains(real, synthetic)
-    config = TrainConfig(BUDGET["steps"], batch_size, BUDGET["lr"], amp=BUDGET["amp"], seed=seed, checkpoint_every=200,
-                         out=folder)
-    fit(model, both, loss, config, resume=True)
+    settings = TrainConfig(budget["steps"], round(budget["batch_size"] * share), budget["lr"], amp=budget["amp"],
+                           seed=seed, checkpoint_every=200, out=folder, device=device)
+    yield from steps(model, both, loss, settings, resume=True)
     # From here on with the statistics of the domain that it is for, by unlabelled crops. Under running statistics of
     # both domains, and without this last stretch, unusual faces grew from layer to layer until the maps were flat.
     reestimate_normalization(model, real, epoch=1_000_000)
-    last = replace(config, steps=BUDGET["settling_steps"], lr=BUDGET["settling_lr"], frozen_norm=True,
+    last = replace(settings, steps=budget["settling_steps"], lr=budget["settling_lr"], frozen_norm=True,
                    seed=seed + 1000, out=folder / "last")
-    fit(model, both, loss, last, resume=True)
+    yield from steps(model, both, loss, last, resume=True)
     return model
 
 
-def arm(loss: Callable, first: str = "real", second: str = "synthetic", landmarks: bool = False,
-        batch_size: int = BUDGET["batch_size"]) -> Callable:
+def arm(budget: Mapping[str, Any], device: str, loss: Callable, first: str = "real", second: str = "synthetic",
+        landmarks: bool = False, share: float = 1.0) -> Arm:
     """A run, measured on the real domain and, for the width of the gap, on the synthetic one."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        sets = (pack(folder.parent, name) for name in (first, second))
-        model = train(seed, folder, loss, *sets, landmarks, batch_size).eval()
-        figures = score(reader(model, pack(folder.parent, "test"), landmarks), pack(folder.parent, "test"))
-        other = pack(folder.parent, "synthetic_test")
+        sets = (pack(folder.parent, name, budget) for name in (first, second))
+        model = yield from train(budget, device, seed, folder, loss, *sets, landmarks, share)
+        test = pack(folder.parent, "test", budget)
+        figures = score(reader(model, test, landmarks), test)
+        other = pack(folder.parent, "synthetic_test", budget)
         other = score(reader(model, other, landmarks), other)
         return figures | {f"synthetic_{name}": other[name] for name in ("nme_ac", "auc", "found")} | {
-            "images_a_step": batch_size}
+            "images_a_step": round(budget["batch_size"] * share)}
     return run
 
 
-def drawn(markup: str, degree: int) -> Callable:
+def drawn(budget: Mapping[str, Any], markup: str, degree: int) -> Arm:
     """Contours through the true landmarks, exact (as here) and as shaky as an annotator's (``seed`` is their hand)."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        faces, figures = pack(folder.parent, "test"), {}
+        faces, figures = pack(folder.parent, "test", budget), {}
         for shake in SHAKES:
             rng = np.random.default_rng((seed, 7))
 
@@ -244,19 +266,23 @@ def drawn(markup: str, degree: int) -> Callable:
 SHAKES = (0, 0.005, 0.01, 0.015, 0.02)                          # of each landmark, in inter-ocular distances, per axis
 SPARSE = "36"
 
-ARMS = {
-    "ace": arm(acenet.ace_loss()),
-    "line": arm(acenet.lines_loss(), second="real"),
-    "line_star": arm(acenet.lines_loss(exact="synthetic")),
-    "ace_sparse": arm(acenet.ace_loss(SPARSE)),
-    "ace_cubic": arm(acenet.ace_loss(reading="bicubic")),                   # ours: contourness read between pixels
-    "line_sparse": arm(acenet.lines_loss(SPARSE), second="real"),           # not in the paper
-    # nor this: as many real faces a step as the arms that share their batch with synthetic ones
-    "line_half": arm(acenet.lines_loss(), second="real", batch_size=8),
-    "line_sparse_half": arm(acenet.lines_loss(SPARSE), second="real", batch_size=8),
-    "landmarks": arm(acenet.points_loss(), second="real", landmarks=True),
-    "synthetic_only": arm(acenet.lines_loss(exact="always"), first="synthetic"),
-    "real_contours": arm(acenet.lines_loss(exact="always"), second="real"),
-    "gt68_line": drawn("68", 1), "gt68_interp": drawn("68", 2),
-    "gt36_line": drawn(SPARSE, 1), "gt36_interp": drawn(SPARSE, 2),
-}
+
+def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
+    """The runs at a budget, the most important first."""
+    def one(*some: Any, **more: Any) -> Arm:
+        return arm(budget, device, *some, **more)
+    return {
+        "ace": one(acenet.ace_loss()), "line": one(acenet.lines_loss(), second="real"),
+        # not in the paper: as many real faces a step as the arms that share their batch with synthetic ones
+        "line_half": one(acenet.lines_loss(), second="real", share=0.5),
+        "landmarks": one(acenet.points_loss(), second="real", landmarks=True),
+        "ace_sparse": one(acenet.ace_loss(SPARSE)),
+        "line_sparse": one(acenet.lines_loss(SPARSE), second="real"),           # nor this one, nor its half
+        "gt68_line": drawn(budget, "68", 1), "gt68_interp": drawn(budget, "68", 2),
+        "gt36_line": drawn(budget, SPARSE, 1), "gt36_interp": drawn(budget, SPARSE, 2),
+        "line_star": one(acenet.lines_loss(exact="synthetic")),
+        "synthetic_only": one(acenet.lines_loss(exact="always"), first="synthetic"),
+        "real_contours": one(acenet.lines_loss(exact="always"), second="real"),
+        "ace_cubic": one(acenet.ace_loss(reading="bicubic")),                   # ours: contourness read between pixels
+        "line_sparse_half": one(acenet.lines_loss(SPARSE), second="real", share=0.5),
+    }

@@ -1,0 +1,140 @@
+"""Looks at a picture: crops of it go into a network, what the network reads comes back in pixels of the picture.
+
+Networks are those that answer as ``nets.reading`` says. Shapes: N crops, K landmarks. Matrices are (2, 3) maps from
+picture to crop, points (x, y) in 0-based pixel centres.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from facealign_lite import geometry, markups
+from facealign_lite.data import crop, crop_matrix, grey, level_matrix, mirrored, upright_matrix
+from facealign_lite.nets import Reading
+
+BATCH = 32            # crops a forward pass
+# A network that straightens its crops itself stays in the crop of the box where the upright one would differ from it by
+# less than this: a turn by 29 degrees, which such a network has learnt to undo, or half the size. On the 405 photos in
+# their own boxes 17 of MSM's faces then err by over 10 %, 24 if it always moves on; turned by 40 degrees, 42 if it
+# never does, and 26.
+NEAR = 0.5
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
+    """The network in eval mode; afterwards every part of it is in the mode it was in."""
+    before = [(part, part.training) for part in network.modules()]
+    try:
+        yield network.eval()
+    finally:
+        for part, training in before:
+            part.training = training
+
+
+def check_readable(network: nn.Module, lends: bool = False) -> None:
+    """Nothing, for a network that says how it is called and read, and, if ``lends``, gives its further inputs itself.
+
+    Raises:
+        ValueError: for another one.
+    """
+    wanted = ["config", "inputs", "read", *["lend"] * (lends and len(getattr(network, "inputs", ())) > 1)]
+    if missing := [name for name in wanted if not hasattr(network, name)]:
+        raise ValueError(f"model must have {', '.join(wanted)}, see nets.reading; {type(network).__name__} has no "
+                         f"{' and no '.join(missing)}")
+
+
+def as_seen(picture: NDArray, network: nn.Module) -> NDArray:
+    """A grey or RGB picture with the channels that the network takes: (H, W) or (H, W, 3)."""
+    if network.config.in_channels == 1:
+        return grey(picture)
+    return np.repeat(picture[..., None], 3, -1) if picture.ndim == 2 else picture
+
+
+def cut(picture: NDArray, matrices: ArrayLike, network: nn.Module) -> Tensor:
+    """N crops of one picture as the network takes them: (N, C, S, S) in [-0.5, 0.5], on its device."""
+    size, picture = network.config.image_size, as_seen(picture, network)
+    device = next(iter(network.parameters())).device
+    crops = np.stack([crop(picture, matrix, size) for matrix in matrices])                # (N, S, S) or (N, S, S, 3)
+    crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
+    images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def look(picture: NDArray, matrices: ArrayLike, network: nn.Module, mirror: bool = False,
+         reference: tuple[Any, ArrayLike] | None = None) -> Reading:
+    """What the network, in eval mode, reads in N crops of one picture, in crop pixels.
+
+    Args:
+        picture: uint8 (H, W) or (H, W, 3).
+        matrices: (N, 2, 3) from picture to crop.
+        mirror: the second half of the crops are the first in a mirror; both are read together, as N / 2 crops.
+        reference: for networks that borrow, see ``align.align``.
+    """
+    images = cut(picture, matrices, network)
+    lent = network.lend(images, reference) if len(network.inputs) > 1 else ()
+    return network.read(network(images, *lent), mirrored=mirror)
+
+
+def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[NDArray, NDArray]:
+    """What the network sees in N crops of one picture, each read by itself.
+
+    Args:
+        matrices: (N, 2, 3) from picture to crop. A crop whose matrix mirrors is taken for one in a mirror.
+
+    Returns:
+        landmarks (N, K, 2) in pixels of the picture; scores (N, K).
+    """
+    with in_eval_mode(network):
+        some = [look(picture, part, network) for part in np.split(matrices, range(BATCH, len(matrices), BATCH))]
+    landmarks = np.concatenate([reading.points.double().cpu().numpy() for reading in some])
+    scores = np.concatenate([reading.scores.double().cpu().numpy() for reading in some])
+    for i, matrix in enumerate(matrices):
+        landmarks[i] = geometry.transform(landmarks[i], geometry.invert(matrix))
+        if np.linalg.det(matrix[:, :2]) < 0:
+            order = list(markups.get(str(landmarks.shape[1])).flip if some[0].anchors is None else markups.ANCHOR_FLIP)
+            landmarks[i], scores[i] = landmarks[i][order], scores[i][order]
+    return landmarks, scores
+
+
+def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None
+               ) -> tuple[Reading, NDArray[np.float64]]:
+    """Look in a box, then at the upright face just found, beside its mirror image.
+
+    The second look is at the first crop, beside its mirror image, if the first tells no upright one, or the network
+    straightens crops itself and that one is ``NEAR``.
+
+    Returns:
+        the reading (of one crop), in pixels of the crop; the matrix (2, 3) from picture to that crop.
+    """
+    size = network.config.image_size
+    with in_eval_mode(network):
+        picture, matrix = as_seen(picture, network), crop_matrix(box, size)
+        first = look(picture, matrix[None], network, reference=reference)
+        straight = upright(first, size)
+        if straight is not None and (first.theta is None or np.linalg.norm(straight[:, :2] - np.eye(2), 2) > NEAR):
+            matrix = geometry.compose(straight, matrix)
+        both = np.stack([matrix, mirrored(matrix, size)])
+        return look(picture, both, network, mirror=True, reference=reference), matrix
+
+
+def upright(reading: Reading, size: int) -> NDArray[np.float64] | None:
+    """The map from a crop to the upright crop of the face read in it; None if the reading does not tell where it ends.
+
+    That is so where both eyes are one point, and where contours are read and one is missing: the anchors alone do not
+    reach the chin.
+    """
+    if reading.contours is None:
+        points = reading.points[0].double().cpu().numpy()
+        eyes = [points[list(eye)].mean(0) for eye in markups.get(str(len(points))).normalizers["inter_ocular"]]
+        return upright_matrix(points, size) if (eyes[0] != eyes[1]).any() else None
+    lines, anchors = reading.contours[0], reading.anchors[0].double().cpu().numpy()
+    right, left = anchors[:2].mean(0), anchors[2:4].mean(0)                     # the first four are corners of the eyes
+    if len(lines) < len(markups.CONTOURS) or not (right != left).any():
+        return None
+    return level_matrix(np.concatenate([anchors, *lines.values()]), right, left, size)

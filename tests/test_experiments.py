@@ -1,0 +1,228 @@
+"""The scripts that decide claims: what they measure, on a few faces."""
+import importlib
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import __main__ as command
+from experiments import acenet as acenet_claims
+from experiments import msm as msm_claims
+from experiments import scpan, tab
+from facealign_lite import records
+from facealign_lite.data import save_packed
+from facealign_lite.synthetic import SyntheticFaces
+from facealign_lite.training import complete
+
+
+@pytest.fixture(scope="module")
+def faces():
+    domain = acenet_claims.Domain(acenet_claims.REAL, 4, 96, 5)
+    return [domain[i] for i in range(4)]
+
+
+def test_the_truth_itself_has_no_error(faces):
+    found = acenet_claims.score(lambda i: (faces[i].anchors, faces[i].contours), faces)
+    assert found["nme_ac"] < 1e-9 and found["back"] < 1e-9 and found["found"] == 1 and found["auc"] > 1 - 1e-6
+
+
+def test_the_truth_has_as_many_landmarks_as_helen_without_brows(faces):
+    anchors, on, length = acenet_claims.truth(faces[0])
+    assert len(anchors) + sum(map(len, on.values())) == 194 - 40
+    assert length == pytest.approx(np.linalg.norm(faces[0].landmarks[36] - faces[0].landmarks[45]))
+
+
+def test_lines_through_more_landmarks_and_bent_ones_are_better(faces):
+    def error(markup, degree):
+        def read(i):
+            points = faces[i].landmarks
+            return acenet_claims.through(acenet_claims.markups.convert(points, "68", markup), markup, degree)
+        return acenet_claims.score(read, faces)["nme_ac"]
+    assert 0 < error("68", 2) < error("68", 1) < error("36", 1)
+    assert error("36", 2) < error("36", 1)
+
+
+def test_the_domains_share_no_face_and_differ_in_shape():
+    real, synthetic = (acenet_claims.Domain(look, 3, 64, 5) for look in (acenet_claims.REAL, acenet_claims.SYNTHETIC))
+    assert real.scene(0).weights != synthetic.scene(0).weights
+    scene = synthetic.scene(1)
+    assert scene.widen == scene.broaden == scene.chin == scene.lengthen == 0
+    assert not any(abs(scene.weights.get(name, 0)) > 1e-9 for name in acenet_claims.PROPORTIONS
+                   if name not in acenet_claims.SyntheticFaces(3, 64, 1005, synthetic.style).scene(1).weights)
+    assert (np.abs(np.diff(synthetic[0].image.astype(float), axis=0)).mean()
+            < np.abs(np.diff(real[0].image.astype(float), axis=0)).mean())      # the smooth look has less texture
+
+
+def test_the_test_faces_are_nobodys_training_faces():
+    seeds = [(look.name, seed) for look, _, seed in acenet_claims.SETS.values()]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, monkeypatch):
+    small = tab.replace(tab.tab.LITE, image_size=32, channels=8, depth=3, widths=(4, 4, 4, 4))
+    monkeypatch.setattr(tab.tab, "LITE", small)
+    budget = {"boundary_steps": 2, "landmark_steps": 1, "lr": 1e-3, "landmark_lr": 1e-3, "batch_size": 2, "amp": "off"}
+    faces = save_packed(tmp_path / "faces", SyntheticFaces(3, 48, 2))
+    monkeypatch.setattr(tab, "pack", lambda folder, name, budget: faces)
+    seen = [complete(tab.arm(budget, "cpu", scales=scales, fusion=t)(0, tmp_path / name))
+            for name, scales, t in (("a", "multi", 2), ("b", "single", 0))]
+    assert seen[0]["boundary_mse"] == seen[1]["boundary_mse"] > 0 and seen[0]["nme"] != seen[1]["nme"]
+    assert [p.name for p in tmp_path.glob("tab-boundaries-*")] == ["tab-boundaries-vgg-0"]
+    assert 0 <= seen[0]["overlap"] <= 1 and len(seen[0]["overlap_of_each"]) == 16 and seen[0]["subsets"]
+    assert seen[0]["parameters"] > seen[1]["parameters"] > seen[0]["stem_parameters"]
+
+
+@pytest.fixture
+def scpan_budget(tmp_path, monkeypatch):
+    small = scpan.replace(scpan.scpan.LITE, channels=8, depth=1, stem=(4, 4, 8))
+    monkeypatch.setattr(scpan.scpan, "LITE", small)
+    monkeypatch.setattr(scpan, "FEW", 2)
+    faces = save_packed(tmp_path / "faces", SyntheticFaces(4, 48, 2))
+    monkeypatch.setattr(scpan, "pack", lambda folder, name, budget: faces)
+    return scpan.BUDGETS["lite"] | {"image_size": 32, "steps": 2, "lr": 1e-3, "pairs_a_step": 2, "amp": "off"}
+
+
+def test_scpan_arms_differ_in_what_they_say_they_do(scpan_budget, tmp_path):
+    found = {}
+    for name, some in {"shn": (scpan.SHN, scpan.uncalibrated()), "scpan": ()}.items():
+        (tmp_path / name).mkdir()
+        found[name] = complete(scpan.arm(scpan_budget, "cpu", *some)(0, tmp_path / name))
+        assert np.isfinite(found[name]["nme"]) and len(found[name]["errors"]) == 4 and found[name]["subsets"]
+        assert found[name]["errors_unvoted"].mean() == pytest.approx(found[name]["nme_unvoted"], abs=1e-5)
+    assert found["shn"]["nme"] != found["scpan"]["nme"] != found["scpan"]["nme_unvoted"]
+    assert found["shn"]["parameters"] != found["scpan"]["parameters"]
+
+
+def test_unlabelled_faces_of_semi_scpan_have_no_labels_and_no_face_twice(scpan_budget, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(scpan, "steps", lambda model, pairs, *rest, **more: iter(seen.append(pairs) or ()))
+    complete(scpan.arms(scpan_budget, "cpu")["semi"](0, tmp_path))
+    few, many = seen[0].parts
+    assert [int(i) for i in few.samples.indices] == [0, 1] and list(many.samples.indices) == [2, 3]
+    assert seen[0][1]["landmarks"].isnan().all()
+
+
+@pytest.mark.parametrize("hidden", [0, 0.4])
+def test_msm_hides_what_it_says_and_measures_where_the_faces_are(faces, hidden):
+    test, plain = msm_claims.rough(faces, hidden), msm_claims.rough(faces, 0)
+    assert torch.equal(test.landmarks, plain.landmarks) and (test.visible <= plain.visible).all()
+    changed = (test.images != plain.images).any(1).float().flatten(1).mean(1)          # share of each crop
+    box = np.ptp(test.landmarks.numpy(), axis=1).prod(1) / msm_claims.SIZE**2
+    assert np.allclose(changed, hidden * box, rtol=0.2, atol=1e-3)
+    mean = torch.from_numpy(msm_claims.msm.mean_face(test.landmarks.numpy()))
+    theta = msm_claims.stgan.true_theta(test.landmarks.double(), mean, msm_claims.SIZE)
+    matrix = msm_claims.stgan.pixel_map(theta, msm_claims.SIZE)
+    straight = torch.linalg.solve(matrix[..., :2], (test.landmarks.double() - matrix[:, None, :, 2]).mT).mT
+    scores = np.where(np.arange(68) % 3 > 0, 1.0, 0.0) * np.ones((len(faces), 1))
+    found = msm_claims.Answer(straight.numpy(), scores, theta)
+    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, test, mean)["rotation"] < 1e-6
+    again = msm_claims.rebuilt(found, msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy())))
+    moved = np.linalg.norm(again.points - found.points, axis=-1)
+    assert moved[:, scores[0] == 1].max() < 1e-9 < moved[:, scores[0] == 0].max()
+
+
+# ---- budgets, and the command line ---------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", command.PAPERS)
+def test_a_paper_has_both_budgets_and_a_gpu_trains_ten_times_as_long(name):
+    paper = importlib.import_module(f"experiments.{name}")
+    lite, gpu = (paper.BUDGETS[key] for key in ("lite", "gpu"))
+    assert isinstance(paper.WHAT, str) and set(paper.BUDGETS) == set(paper.SEEDS) == {"lite", "gpu"}
+    assert all(gpu[key] >= 10 * lite[key] for key in lite if "steps" in key) and any("steps" in key for key in lite)
+    assert set(lite) <= set(gpu) and gpu.get("image_size", 0) >= lite.get("image_size", 0)
+    assert len(paper.SEEDS["gpu"]) >= 5 and len(set(paper.SEEDS["gpu"])) == len(paper.SEEDS["gpu"])
+    assert list(paper.arms(lite)) == list(paper.arms(gpu))
+
+
+@pytest.mark.parametrize("name", [name for name in command.PAPERS if name != "acenet_photos"])
+def test_the_lite_budget_is_the_one_of_the_records(name):
+    """So that a record of before is read, and not run again."""
+    paper = importlib.import_module(f"experiments.{name}")
+    budget, seen = json.loads(json.dumps(paper.BUDGETS["lite"])), 0
+    for arm in paper.arms(budget):
+        for record in records.read_seeds(f"{name}-{arm}"):
+            seen += 1
+            assert record["budget"] == budget and record["what"] == paper.WHAT
+            assert name.endswith("_photos") or record["data"] == paper.data(budget)
+    assert seen or name == "hourglass"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A paper with two arms and no training, and nothing of the repository's touched."""
+    paper = types.ModuleType("experiments.toy")
+    paper.WHAT, paper.SEEDS = "toy", {"lite": [4], "gpu": [4, 5]}
+    paper.BUDGETS = {"lite": {"steps": 1}, "gpu": {"steps": 10}}
+    paper.data = lambda budget: "none"
+    paper.arms = lambda budget, device="auto": {
+        "one": lambda seed, folder: {"nme": seed / 100, "words": "no number"},
+        "other": lambda seed, folder: {"nme": budget["steps"], "device": device}}
+    monkeypatch.setitem(sys.modules, "experiments.toy", paper)
+    monkeypatch.setattr(command, "PAPERS", (*command.PAPERS, "toy"))
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(records, "WORK", tmp_path / "work")
+    return paper
+
+
+def test_the_command_line_runs_a_papers_arms(toy, tmp_path, capsys):
+    assert command.main(["toy", "one"]) == 0
+    assert capsys.readouterr().out == "toy-one-4 nme 0.04\n"
+    assert command.main(["toy", "--budget", "gpu", "--device", "cpu", "--seeds", "5", "--seconds", "60"]) == 0
+    assert capsys.readouterr().out == "gpu-toy-one-5 nme 0.05\ngpu-toy-other-5 nme 10\n"
+    assert records.read_record("gpu-toy-other-5", tmp_path / "results")["figures"]["device"] == "cpu"
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == [
+        "gpu-toy-one-5.json", "gpu-toy-other-5.json", "toy-one-4.json"]
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["gpu", "lite"]
+
+
+def test_one_file_comes_out_and_is_collected(toy, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "records.jsonl"
+    assert command.main(["toy", "--budget", "gpu", "--out", str(out)]) == 0
+    names = [f"gpu-toy-{arm}-{seed}" for seed in (4, 5) for arm in ("one", "other")]
+    assert [json.loads(line)["name"] for line in out.read_text().splitlines()] == names
+    monkeypatch.setattr(records, "RESULTS", tmp_path / "home")
+    capsys.readouterr()
+    assert command.main(["collect", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"new: {name}" for name in names]
+    assert [p.stem for p in sorted((tmp_path / "home").iterdir())] == sorted(names)
+    assert command.main(["collect", str(out)]) == 0 and "nothing new" in capsys.readouterr().out
+    for words in (["collect"], ["collect", str(tmp_path / "none")], ["collect", __file__]):
+        assert command.main(words) == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_finished_is_in_the_file_though_the_next_arm_dies(toy, tmp_path):
+    def dies(seed, folder):
+        raise RuntimeError("out of memory")
+    good = toy.arms
+    toy.arms = lambda budget, device="auto": {"one": good(budget)["one"], "other": dies}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        command.main(["toy", "--out", str(tmp_path / "lines")])
+    assert [json.loads(line)["name"] for line in (tmp_path / "lines").read_text().splitlines()] == ["toy-one-4"]
+
+
+def test_the_command_line_says_in_one_line_what_is_wrong(toy, tmp_path, capsys):
+    assert command.main(["toy", "one", "none", "nor"]) == 2             # nothing is run before all names are known
+    assert "none nor" in capsys.readouterr().err and not (tmp_path / "results").exists()
+    for words in ([], ["nobody"], ["toy", "--budget", "much"], ["toy", "--seconds", "long"]):
+        assert command.main(words) == 2
+        assert "usage" in capsys.readouterr().err
+    assert command.main(["toy", "--seconds", "-1"]) == 2
+    assert capsys.readouterr().err == "error: seconds must be positive, got -1.0\n"
+    toy.data = lambda budget: open("no such photos")
+    assert command.main(["toy"]) == 2
+    assert "no such photos" in capsys.readouterr().err
+    toy.data = lambda budget: "none"
+    (tmp_path / "results").mkdir()
+    for text in ("{", "null", "3"):
+        (tmp_path / "results" / "toy-one-4.json").write_text(text)
+        assert command.main(["toy"]) == 2
+        assert "toy-one-4.json" in (said := capsys.readouterr().err) and len(said.splitlines()) == 1
+
+
+def test_photos_must_be_named(monkeypatch, capsys):
+    monkeypatch.delenv("DATA", raising=False)
+    assert command.main(["acenet_photos"]) == 2
+    assert "DATA=folder" in capsys.readouterr().err

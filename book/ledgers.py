@@ -62,9 +62,10 @@ def claims_page() -> str:
         "What the five papers say their parts do, with their own figures (errors in per cent unless said), and what our"
         " records say of it: all arms of a claim on the same data with the same budget. The verdicts are computed when"
         " this page is built, by one rule (`experiments/verdict.py`).", "",
-        "**Compared** are errors of the same faces by trainings with the same seeds. Told is by how many per cent the"
-        " error is *less*, with its 95 % interval over seeds and faces (by seed only, where no errors of single faces"
-        " were kept), beside what the paper gained. A comparison *holds* if the whole interval is above zero. It"
+        "**Compared** are errors of the same faces by trainings with the same seeds. Told is the gain, by how many per"
+        " cent of the second the first errs less, with its 95 % interval over seeds and faces (by seed only, where no"
+        " errors of single faces were kept), and the paper's gain. A comparison *holds* if the whole interval is above"
+        " zero. It"
         " *does not hold* if the whole interval is below half of the paper's gain: then a gain such as the paper's is"
         " refuted. Otherwise it *cannot be told*, and the number of seeds is said that would find the paper's gain in"
         " four of five experiments. Where the paper says that two are level, a loss of so many per cent counts as level"

@@ -123,7 +123,7 @@ def test_a_verdict_is_that_of_the_errors_in_the_records(tmp_path):
     wanted = verdict.verdict(better, worse, 0.25 * worse.mean())
     assert found.verdict == wanted and wanted.says == verdict.HOLDS and claims.says(ROW, tmp_path) == ("holds", "lite")
     assert found.share(found.verdict.difference) == pytest.approx(1 / 3, abs=0.01)
-    assert re.search(r"less by \+33\.\d % \[.*\]; the paper \+25\.0: holds \(3 seeds, 50 faces\)", claims.line(found))
+    assert re.search(r"gain \+33\.\d % \[.*\], the paper's \+25\.0: holds \(3 seeds, 50 faces\)", claims.line(found))
     turned = ROW | {"compare": [{"better": "b", "worse": "a"}]}
     assert claims.says(turned, tmp_path) == ("does not hold", "lite")
     failures = ROW | {"compare": [{"better": "a@failures", "worse": "b@failures"}]}

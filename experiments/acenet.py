@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import torch
 
-from experiments.faces import packed
+from experiments.faces import cut, packed
 from facealign_lite import acenet, geometry, heatmaps, markups, metrics
-from facealign_lite.data import Augmentation, Crops, PackedFaces
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, Halves, PackedFaces
 from facealign_lite.records import Arm
 from facealign_lite.synthetic import Style, SyntheticFaces, render_face
 from facealign_lite.synthetic.scene import PROPORTIONS
@@ -29,7 +29,7 @@ BUDGETS = {
     "lite": {"steps": 1000, "lr": 1e-2, "settling_steps": 200, "settling_lr": 2e-3, "batch_size": 16, "amp": "bf16"},
     # maps of 128 as in the paper, which takes crops of 256
     "gpu": {"steps": 12_000, "lr": 4e-3, "settling_steps": 2000, "settling_lr": 8e-4, "batch_size": 16, "amp": "bf16",
-            "image_size": 256, "face_size": 320, "faces": 8000},
+            "image_size": 256, "face_size": 320, "faces": 8000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
@@ -216,11 +216,12 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, loss:
     """
     torch.manual_seed(seed)
     model = acenet.AceNet(config(budget, maps=68) if landmarks else config(budget))
-    real, synthetic = (Crops(faces, model.config.image_size, AUGMENTATION, 2 * seed + half)
+    real, synthetic = (cut(budget, faces, model.config.image_size, AUGMENTATION, 2 * seed + half)
                        for half, faces in enumerate((first, second)))
-    both = acenet.TwoDomains(real, synthetic)
-    settings = TrainConfig(budget["steps"], round(budget["batch_size"] * share), budget["lr"], amp=budget["amp"],
-                           seed=seed, checkpoint_every=200, out=folder, device=device)
+    whole, images = isinstance(real, BatchedCrops), round(budget["batch_size"] * share)
+    both = Halves(real, synthetic, "synthetic") if whole else acenet.TwoDomains(real, synthetic)
+    settings = TrainConfig(budget["steps"], images // 2 if whole else images, budget["lr"], amp=budget["amp"],
+                           seed=seed, checkpoint_every=200, out=folder, device=device)      # an item may be a pair
     yield from steps(model, both, loss, settings, resume=True)
     # From here on with the statistics of the domain that it is for, by unlabelled crops. Under running statistics of
     # both domains, and without this last stretch, unusual faces grew from layer to layer until the maps were flat.

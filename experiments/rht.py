@@ -30,7 +30,7 @@ BUDGETS = {
     "lite": {"image_size": 64, "steps": 800, "batch_size": 16, "lr": 6e-3, "amp": "bf16"},
     # 32 x 32 places to be matched, as in the paper: with 8 x 8 even perfect matches leave 16 % of the eye distance
     "gpu": {"image_size": 256, "steps": 12_000, "batch_size": 32, "lr": 2e-3, "amp": "bf16", "face_size": 320,
-            "faces": 4000},
+            "faces": 4000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 

@@ -32,7 +32,7 @@ BUDGETS = {
              "amp": "bf16"},
     # maps four times as large; the paper: 256 pixels, turns of 60 degrees, 200,000 iterations
     "gpu": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "steps": 20_000, "lr": 3e-3, "pairs_a_step": 16,
-            "amp": "bf16", "faces": 12_000},
+            "amp": "bf16", "faces": 12_000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 data = words

@@ -18,15 +18,16 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from facealign_lite import contours as curves
-from facealign_lite import heatmaps, markups
+from facealign_lite import geometry, heatmaps, markups
 from facealign_lite.data import CONTOUR_POINTS
-from facealign_lite.nets import Hourglass, Reading, Residual, constant
+from facealign_lite.nets import Hourglass, Reading, Residual, check_images, constant
 
 ANCHORS, CONTOURS = len(markups.ANCHORS), len(markups.CONTOURS)
 MAP_FLIP = (*markups.ANCHOR_FLIP, *(ANCHORS + i for i in markups.CONTOUR_FLIP))      # maps as a mirror orders them
 BEST = 4.92                     # the paper's greatest contourness at width 2; along diagonals it is 4.995
 SLOPE = 1.5                     # contourness that halves what is missing (section 5.3)
 WEIGHTS = 0.1, 0.1              # of the landmark and the line loss (section 5.3)
+SAMPLES = 100                   # places along a contour at which its heat is looked at for its score
 TINY = 1e-12                    # under a root, so that a perfect map has a gradient
 
 
@@ -50,7 +51,8 @@ class AceConfig:
                                               # contour of width 1 would light single pixels, so it is not halved
     read_sigma: float = 3.0                   # width by which maps are read; paper 3: half more than was learnt
     reach: float = 3.0                        # D, how far from its landmarks' line a contour may run; paper 6 of 128
-    join: float = 6.0                         # gaps of a contour that are bridged; the paper says nothing of gaps
+    join: float = 64.0                        # gaps of a contour that are bridged: up to a map's side, as the paper's
+                                              # contour is all its pieces. At 6 half a jaw was lost on 4 photos in 100
     low: float = 0.2                          # how much of an ideal contour's score a contour needs everywhere, and
     high: float = 0.4                         # somewhere; the paper gives no thresholds
     alpha: float = 50.0                       # weight of a pixel that is all wrong or all heat. The paper does not say;
@@ -83,7 +85,7 @@ class AceConfig:
 
 
 PAPERS_MAP = 128
-PAPERS_LENGTHS = {"sigma": 2.0, "read_sigma": 3.0, "reach": 6.0, "join": 12.0}     # section 5.3; the last is ours
+PAPERS_LENGTHS = {"sigma": 2.0, "read_sigma": 3.0, "reach": 6.0, "join": 128.0}    # section 5.3; the last is ours
 
 
 def scaled(config: AceConfig) -> AceConfig:
@@ -137,10 +139,7 @@ class AceNet(nn.Module):
         Raises:
             ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
         """
-        wanted, multiple = self.config.in_channels, 8 << self.config.depth
-        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
-            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
-                             f"got shape {tuple(images.shape)}")
+        check_images(images, self.config.in_channels, 8 << self.config.depth)
         half = self.to_2(images)                                                # (B, ., S/2, S/2)
         quarter = self.to_4(half)                                            # (B, ., S/4, S/4)
         x, outputs = self.to_8(quarter), []                                   # (B, ., S/8, S/8)
@@ -163,8 +162,8 @@ class AceNet(nn.Module):
 
         Returns:
             points and anchors (B, 12, 2), scores (B, 12) the height of the anchors' peaks, contours as from
-            ``read_contours``. Of a network with other maps (one a landmark): points (B, K, 2) and scores, no anchors
-            and no contours.
+            ``read_contours`` and how hot each is on average. Of a network with other maps (one a landmark): points
+            (B, K, 2) and scores, no anchors and no contours.
 
         Raises:
             ValueError: for NaN, or an odd number of crops with their mirror images.
@@ -184,9 +183,12 @@ class AceNet(nn.Module):
         scores = peaks.amax((-2, -1)).clamp(0, 1)
         if not ours:
             return Reading(points, scores)
-        found = [{name: heatmaps.to_image(line, size, (2 * size[0], 2 * size[1])) for name, line in lines.items()}
-                 for lines in (read_contours(one, self.config) for one in maps[:, ANCHORS:])]
-        return Reading(points, scores, points, found)
+        lines = maps[:, ANCHORS:].cpu()
+        found = [read_contours(one, self.config) for one in lines]
+        sure = [contour_scores(*each) for each in zip(lines, found)]
+        found = [{name: heatmaps.to_image(line, size, (2 * size[0], 2 * size[1])) for name, line in each.items()}
+                 for each in found]
+        return Reading(points, scores, points, found, contour_scores=sure)
 
 
 # ---- full supervision ----------------------------------------------------------------------------------------------
@@ -418,15 +420,24 @@ def read(heat: Tensor, config: AceConfig = LITE) -> tuple[NDArray, dict[str, NDA
 def read_contours(heat: Tensor, config: AceConfig = LITE) -> dict[str, NDArray]:
     """The contours of one face, {name: (M, 2)} in pixels of the maps (13, H, W); those without any heat are left out.
 
-    Pieces of a contour that lie end to end, ``join`` apart at most, are joined, the others dropped: each is one curve.
+    Where the heat fades, a contour comes in pieces. To the strongest all are joined that go on where it ends, ``join``
+    away at most, by straight lines: a name is one curve for whoever draws or measures it. ``contour_scores`` tells what
+    share of it is guessed. Pieces that turn back are dropped.
 
     Raises:
         ValueError: if the maps are not finite.
 
-    Source: ACE-Net section 3.4.
+    Source: ACE-Net section 3.4; by section 3.1 a contour is a set of segments, which need not touch.
     """
     pieces = curves.extract(heat, config.read_sigma, config.low, config.high)
     return {name: curves.join(some, config.join) for name, some in zip(markups.CONTOURS, pieces, strict=True) if some}
+
+
+def contour_scores(heat: Tensor, found: Mapping[str, NDArray]) -> dict[str, float]:
+    """How hot each contour found on maps (13, H, W) is on average along it, in [0, 1]; bridges over gaps are cold."""
+    at = {name: geometry.resample(line, SAMPLES) for name, line in found.items()}
+    return {name: float(sample(heat[k].clamp(0, 1), torch.from_numpy(at[name]).to(heat)).mean())
+            for k, name in enumerate(markups.CONTOURS) if name in at}
 
 
 def read_anchors(heat: Tensor, sigma: float = LITE.read_sigma) -> Tensor:
@@ -495,7 +506,7 @@ def lines_loss(markup: str = "68", exact: str = "never", config: AceConfig = LIT
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
+        fine, synthetic = _heat(outputs[-1]), batch["synthetic"].bool()
         where = {"never": None, "synthetic": synthetic, "always": torch.ones_like(synthetic)}[exact]
         target, known = _targets(batch, markup, fine.shape[-1], sigma, where)
         return {"coarse": _coarse(outputs, batch, markup, sigma, alpha),
@@ -508,7 +519,7 @@ def points_loss(config: AceConfig = LITE) -> Callable:
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         targets = (_peaks(_on_map(batch["landmarks"], batch, maps.shape[-1]), maps.shape[-1], config.sigma)
                    for maps in outputs)
-        return sum(full_loss(target, maps.float(), config.alpha).mean() for target, maps in zip(targets, outputs))
+        return sum(full_loss(target, _heat(maps), config.alpha).mean() for target, maps in zip(targets, outputs))
     return loss
 
 
@@ -531,7 +542,7 @@ def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float,
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine, share = outputs[-1].float(), batch["synthetic"].float() / len(batch["synthetic"])
+        fine, share = _heat(outputs[-1]), batch["synthetic"].float() / len(batch["synthetic"])
         size, even, odd = fine.shape[-1], slice(0, None, 2 if in_turn else 1), slice(int(in_turn), None, 1 + in_turn)
         drawn = {name: batch[name][odd] for name in ("image", "anchors", "contours")}
         full = full_loss(_true(drawn, size, sigma), fine[odd], alpha, printed=printed)                   # (B',)
@@ -555,7 +566,7 @@ def _coarse(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], markup: str,
             printed: bool = False) -> Tensor:
     """Eq. 3 on the coarse maps, against lines for every image (appendix B)."""
     target, has = _targets(batch, markup, outputs[0].shape[-1], sigma, None)
-    return sum(full_loss(target, maps.float(), alpha, has[..., None, None], printed).mean() for maps in outputs[:-1])
+    return sum(full_loss(target, _heat(maps), alpha, has[..., None, None], printed).mean() for maps in outputs[:-1])
 
 
 def _targets(batch: Mapping[str, Tensor], markup: str, size: int, sigma: float,
@@ -579,6 +590,11 @@ def _true(batch: Mapping[str, Tensor], size: int, sigma: float) -> Tensor:
     """Target maps (B, 25, size, size) of faces whose contours are known, and of others anything finite."""
     anchors, lines = (_on_map(batch[name], batch, size).nan_to_num() for name in ("anchors", "contours"))
     return torch.cat([_peaks(anchors, size, sigma), curves.encode(lines, size, sigma, check=False)], 1)
+
+
+def _heat(maps: Tensor) -> Tensor:
+    """Maps as the losses want them: float32, and map by map in memory, where a network trains with channels last."""
+    return maps.float().contiguous()
 
 
 def _peaks(points: Tensor, size: int, sigma: float) -> Tensor:

@@ -232,7 +232,8 @@ def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
     """One curve from pieces that lie end to end, starting from the first.
 
     Again and again the nearest piece whose end is at most ``gap`` pixels away, and which does not turn back, is put
-    on. Closed pieces are never joined; the rest is left out.
+    on; nor may the bridge to it turn back, but for a few pixels by which two pieces overlap. Closed pieces are never
+    joined; the rest is left out.
 
     Args:
         polylines: (M, 2) each, as from ``extract``: the first is kept whatever happens.
@@ -256,9 +257,10 @@ def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
             own = curve[::-1] if at_start else curve
             for i, piece in enumerate(pieces):
                 for other in (piece, piece[::-1]):
-                    bridge = np.linalg.norm(other[0] - own[-1])
-                    if bridge <= least and _heading(own) @ -_heading(other[::-1]) > 0:
-                        best, least = (i, np.concatenate([own, other])), bridge
+                    bridge, way, on = other[0] - own[-1], _heading(own), -_heading(other[::-1])
+                    long = np.linalg.norm(bridge)
+                    if long <= least and way @ on > 0 and (long <= NEAR or min(way @ bridge, bridge @ on) > 0):
+                        best, least = (i, np.concatenate([own, other])), long
         if best is None:
             return curve
         del pieces[best[0]]

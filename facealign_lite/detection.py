@@ -17,6 +17,7 @@ APART = 0.06          # readings of a turned crop so far apart, in sides of the 
 SEARCHED = 640        # longest side of the picture that is searched, pixels
 CASCADE = 320         # the same for the cascade, which costs time by the pixel
 SIDES = (0.85, 0.55, 0.35, 0.23)     # of the boxes the network tries itself, in shorter picture sides
+SMALLEST = 13         # faces in a row along the longer side: smaller ones are not looked for
 STRIDE = 0.45         # between them, in box sides
 TURNS = (-0.8, 0.8)                  # angles of the two largest, radians: one look reaches about 0.6 to each side
 FINALISTS = 4         # crops that get a second look
@@ -32,20 +33,27 @@ def find(picture: NDArray, network: nn.Module) -> NDArray[np.float64]:
         ValueError: if there is none.
     """
     picture = as_seen(picture, network)
+    nothing = ValueError(
+        f"no face was found in the image of {picture.shape[1]} x {picture.shape[0]} pixels; give its box, "
+        "(left, top, right, bottom) from brows to chin, or a picture in which the face is larger")
+    if max(picture.shape[:2]) > SMALLEST * min(picture.shape[:2]):                     # a strip
+        raise nothing
     scale = min(1.0, SEARCHED / max(picture.shape[:2]))
     small = picture if scale == 1 else cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     size, (height, width) = network.config.image_size, small.shape[:2]
+    # the smallest that is looked for, in shorter sides: so a strip costs about as many looks as a square
+    least = max(height, width) / min(height, width) / SMALLEST
+    sides = sorted({min(max(side, least), 1.0) for side in SIDES}, reverse=True)
     tries = [(0.0, proposals(small)),
-             *((0.0, grid(height, width, side)) for side in SIDES),
-             *((angle, grid(height, width, side)) for side in SIDES[:2] for angle in TURNS)]
+             *((0.0, grid(height, width, side)) for side in sides),
+             *((angle, grid(height, width, side)) for side in sides[:2] for angle in TURNS)]
     for angle, boxes in tries:
         if len(boxes) == 0:
             continue
         faceness, box = best_face(small, np.stack([crop_matrix(b, size, MARGIN, angle) for b in boxes]), network)
         if faceness > FACE:
             return (box + 0.5) / scale - 0.5
-    raise ValueError(f"no face was found in the image of {picture.shape[1]} x {picture.shape[0]} pixels; give its box, "
-                     "(left, top, right, bottom) from brows to chin, or a picture in which the face is larger")
+    raise nothing
 
 
 def best_face(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[float, NDArray]:

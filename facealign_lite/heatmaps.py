@@ -1,15 +1,20 @@
 """Point heatmaps: from landmarks to maps and back, to a hundredth of an image pixel.
 
 Shapes: points (..., K, 2), (x, y); heatmaps (..., K, H, W). Coordinates: 0-based pixel centres, so a map of width w
-covers [-0.5, w - 0.5]. Functions take tensors or arrays and return the same kind.
+covers [-0.5, w - 0.5]. Functions take tensors or arrays and return the same kind; they count in float32 or float64,
+whatever they are given: neither whole numbers nor half precision can hold a place between pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from inspect import signature
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from facealign_lite.arrays import plain
 
 Size = int | tuple[int, int]
 
@@ -17,6 +22,8 @@ GED_SHAPE = 0.1          # SCPAN Table VII: the best of 0.2, 0.1, -0.1; 0 is the
 STUDENT_FREEDOM = 3.0    # SCPAN Table VII: 1 or 3
 REACH = 4                # pixels to each side of the peak that the sub-pixel decoders look at
 SMALLEST = 1e-30         # heat below counts as none where a logarithm is taken
+HOTTEST = 1e6            # heat above is made less before it is squared and summed
+THINNEST, WIDEST = 1e-3, 1e6     # sigma in heatmap pixels, so that r^2 / sigma^2 stays a number of float32
 
 
 # heat at distance r from the point, u = r^2 / sigma^2
@@ -34,17 +41,27 @@ INVERSES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _any_array(function: Callable) -> Callable:
-    """Let a function of tensors take arrays as well, and give back what it was given."""
+    """Let a function of tensors take arrays as well, and give back what it was given, in float32 or float64."""
+    name = next(iter(signature(function).parameters))
+
     @wraps(function)
-    def wrapped(first, *args, **kwargs):
-        if isinstance(first, Tensor):
-            return function(first, *args, **kwargs)
-        first = np.asarray(first)
-        if first.dtype.kind not in "fiub":
-            raise ValueError(f"{function.__name__} needs numbers, got an array of {first.dtype}")
-        first = first if first.dtype.kind == "f" else first.astype(np.float64)
-        return function(torch.from_numpy(np.array(first)), *args, **kwargs).numpy()
+    def wrapped(*args, **kwargs):
+        given = args[0] if args else kwargs.get(name)
+        if not args and name not in kwargs:
+            return function(*args, **kwargs)                   # a TypeError that names what is missing
+        tensor = isinstance(given, Tensor)
+        values = given if tensor else torch.from_numpy(_copied(plain(given, name)))
+        if values.is_complex() or values.layout != torch.strided:
+            raise ValueError(f"{name} must be plain numbers, got a tensor of {values.dtype}, {values.layout}")
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        answer = function(values, *args[1:], **kwargs) if args else function(**kwargs | {name: values})
+        return answer if tensor else answer.numpy()
     return wrapped
+
+
+def _copied(array: NDArray) -> NDArray:
+    """A copy that torch can take: of the order of bytes and the types that it knows."""
+    return np.array(array, np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.float64)
 
 
 @_any_array
@@ -54,7 +71,7 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", ch
     Args:
         points: (..., K, 2) in heatmap pixels, see ``to_heatmap``; may lie outside the map.
         size: of the map, one side or (height, width).
-        sigma: width of the peak in heatmap pixels, > 0.
+        sigma: width of the peak in heatmap pixels, ``THINNEST`` to ``WIDEST``.
         shape: "gaussian" exp(-r^2 / 2 sigma^2); "ged" and "student_t", the generalised error and Student-t
             distributions with the shape parameter 0.1 and 3 degrees of freedom (SCPAN gives names and parameters, no
             formulas: ours are the radial densities that become the Gaussian at 0 and at infinity); "parabola"
@@ -65,15 +82,14 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", ch
         (..., K, H, W).
 
     Raises:
-        ValueError: for NaN points, a sigma that is not positive, an unknown shape or an empty size.
+        ValueError: for NaN points, a sigma that is not positive or out of range, an unknown shape or an empty size.
 
     Source: ACE-Net Eq. 1 (parabola); SCPAN Table VII (ged, student_t).
     """
     height, width = _size(size, "size")
-    if shape not in SHAPES:
-        raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    _check_name(shape, SHAPES, "shape")
+    if not THINNEST <= sigma <= WIDEST:
+        raise ValueError(f"sigma must be positive, from {THINNEST} to {WIDEST}, got {sigma}")
     points = _check_points(points, check)
     x = torch.arange(width, dtype=points.dtype, device=points.device)
     y = torch.arange(height, dtype=points.dtype, device=points.device)
@@ -112,13 +128,15 @@ def decode(heatmaps: Tensor, method: str = "center_of_mass", shape: str = "gauss
 
     Source: MSM Eq. 8, ACE-Net Eq. 12.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if shape not in SHAPES:
-        raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {shape!r}")
+    _check_name(method, METHODS, "method")
+    _check_name(shape, SHAPES, "shape")
     maps = _check_maps(heatmaps, check)
+    if torch.is_autocast_enabled(maps.device.type):        # it would multiply in half precision
+        with torch.autocast(maps.device.type, enabled=False):
+            return decode(maps, method, shape, check)
     if method in ("center_of_mass", "dark"):
         maps = maps.clamp(min=0)
+        maps = maps / (maps.amax((-2, -1), keepdim=True) / HOTTEST).clamp(min=1)
         if shape == "parabola":
             return _paraboloid(maps)
         if shape in INVERSES:
@@ -307,10 +325,19 @@ def _rescale(points: Tensor, source: Size, target: Size) -> Tensor:
 
 def _size(size: Size, name: str) -> tuple[int, int]:
     """(height, width)."""
-    height, width = (size, size) if np.ndim(size) == 0 else tuple(size)
-    if height < 1 or width < 1:
-        raise ValueError(f"{name} must be at least 1 pixel, got {size}")
-    return int(height), int(width)
+    sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+    try:
+        good = len(sides) == 2 and all(1 <= side < 1 << 20 and int(side) == side for side in sides)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be whole pixels, at least 1, one side or (height, width), got {size!r:.80}")
+    return int(sides[0]), int(sides[1])
+
+
+def _check_name(value: str, known: Mapping[str, Callable], name: str) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _check_points(points: Tensor, values: bool = True) -> Tensor:
@@ -318,7 +345,7 @@ def _check_points(points: Tensor, values: bool = True) -> Tensor:
         raise ValueError(f"points must be (..., K, 2), got shape {tuple(points.shape)}")
     if values and not torch.isfinite(points).all():
         raise ValueError("points must be finite, got NaN or infinity")
-    return points if points.is_floating_point() else points.float()
+    return points
 
 
 def _check_maps(heatmaps: Tensor, values: bool = True) -> Tensor:
@@ -326,4 +353,4 @@ def _check_maps(heatmaps: Tensor, values: bool = True) -> Tensor:
         raise ValueError(f"heatmaps must be (..., H, W) with at least one pixel, got shape {tuple(heatmaps.shape)}")
     if values and not torch.isfinite(heatmaps).all():
         raise ValueError("heatmaps must be finite, got NaN or infinity")
-    return heatmaps if heatmaps.dtype in (torch.float32, torch.float64) else heatmaps.float()
+    return heatmaps

@@ -21,11 +21,12 @@ from facealign_lite.heatmaps import Size
 from facealign_lite.nets import (
     VGG,
     Hierarchical,
-    Hourglass,
+    HourglassStack,
     Reading,
     Residual,
     ResNet,
     ResNetConfig,
+    check_images,
     constant,
     landmark_loss,
     mse_loss,
@@ -275,26 +276,20 @@ def stem(config: TabConfig) -> nn.Module:
         unit(c // 4, c // 2), nn.Identity() if small else nn.MaxPool2d(2), unit(c // 2, c // 2), unit(c // 2, c))
 
 
-class SCBE(nn.Module):
+class SCBE(HourglassStack):
     """Self-calibrated boundary estimation: boundary maps from an image, and the features that gave them.
 
-    What the stem saw enters every hourglass, beside the features and the maps of the hourglass before.
+    What the stem saw enters every hourglass, beside the features and the maps of the hourglass before. With two, as in
+    the paper, that is the stacked hourglass it builds on; from the third on it differs.
 
     Source: TAB Eq. 1 and Fig. 4, left.
     """
 
+    back = "back_maps"
+
     def __init__(self, config: TabConfig = LITE):
-        super().__init__()
+        super().__init__(stem(config), config.channels, MAPS, config.stacks, config.depth, UNITS[config.unit])
         self.config = config
-        c, unit, last = config.channels, UNITS[config.unit], config.stacks - 1
-        self.stem = stem(config)
-        self.hourglasses = nn.ModuleList(Hourglass(config.depth, c, unit) for _ in range(config.stacks))
-        self.features = nn.ModuleList(
-            nn.Sequential(unit(c, c), nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU())
-            for _ in range(config.stacks))
-        self.heads = nn.ModuleList(nn.Conv2d(c, MAPS, 1) for _ in range(config.stacks))
-        self.back_features = nn.ModuleList(nn.Conv2d(c, c, 1) for _ in range(last))
-        self.back_maps = nn.ModuleList(nn.Conv2d(MAPS, c, 1) for _ in range(last))
         for head in self.heads:                                                 # first maps: nearly empty
             nn.init.normal_(head.weight, std=START)
             nn.init.zeros_(head.bias)
@@ -314,22 +309,11 @@ class SCBE(nn.Module):
         Raises:
             ValueError: if ``images`` has another number of channels or a size that cannot be halved.
         """
-        wanted, multiple = self.config.in_channels, self.config.multiple
-        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
-            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
-                             f"got shape {tuple(images.shape)}")
-        low, maps = self.stem(images), []                                       # (B, C, h, w)
-        x = low
-        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
-            scales = hourglass.scales(x)                                        # (B, C, h, w), (B, C, h/2, w/2), ...
-            found = features(scales[0])
-            maps.append(head(found))                                            # (B, 16, h, w)
-            if i < self.config.stacks - 1:
-                x = low + self.back_features[i](found) + self.back_maps[i](maps[-1])
-        coarser = range(1, self.config.levels)
+        check_images(images, self.config.in_channels, self.config.multiple)
+        maps, features = self.run(images, from_stem=True)                       # (B, C, h, w), (B, C, h/2, w/2), ...
         if self.config.scales == "multi":
-            return maps, [found, *(scales[i] for i in coarser)]
-        return maps, [found, *(F.avg_pool2d(found, 2**i) for i in coarser)]
+            return maps, features[:self.config.levels]
+        return maps, [features[0], *(F.avg_pool2d(features[0], 2**i) for i in range(1, self.config.levels))]
 
 
 class BALT(nn.Module):

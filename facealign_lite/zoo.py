@@ -165,8 +165,8 @@ def _shipped(name: str) -> Path:
     if path.is_file() and sums.is_file():
         wanted = dict(line.split()[::-1] for line in sums.read_text().splitlines()).get(path.name)
         if hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
-            raise ValueError(f"{path} must be the file whose SHA-256 is in {SUMS} beside it, and is damaged or "
-                             "another: install the library anew, or call zoo.write_sums() if you have trained it")
+            raise ValueError(f"{path} must be the file whose SHA-256 is in {SUMS} beside it, and is damaged or another:"
+                             " install the library anew, or call zoo.write_sums() if you have trained it")
     return path
 
 

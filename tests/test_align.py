@@ -56,6 +56,24 @@ def found(astronaut):
     return align(astronaut, ASTRONAUT, device="cpu")
 
 
+@pytest.mark.parametrize("height, width, most", [(640, 640, 160), (640, 1, 0), (1, 640, 0), (5000, 1, 0), (1, 5000, 0),
+                                                 (40, 3000, 0), (50, 640, 500), (640, 100, 500), (400, 4000, 500),
+                                                 (360, 640, 300), (1, 1, 160), (3, 2, 300)])
+def test_a_strip_costs_no_more_looks_than_a_few_squares(monkeypatch, height, width, most):
+    """113,322 crops went through the network for a picture of 640 x 1, and 5000 x 1 was an error of OpenCV."""
+    looks = 0
+
+    def count(picture, matrices, network):
+        nonlocal looks
+        looks += len(matrices)
+        return 0.0, np.zeros(4)
+    monkeypatch.setattr(detection, "best_face", count)
+    monkeypatch.setattr(detection, "proposals", lambda picture: np.zeros((0, 4)))
+    with pytest.raises(ValueError, match=f"no face was found in the image of {width} x {height}"):
+        detection.find(np.zeros((height, width), np.uint8), Fixed(np.zeros((68, 2))))
+    assert looks <= most and (most == 0 or looks > 9)
+
+
 def test_crop_points_come_back_in_image_pixels():
     points = np.random.default_rng(0).uniform(8, 23, (68, 2))
     plain = crop_matrix((20, 30, 80, 110), 128, angle=0.4)

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from scipy import stats
 
 from facealign_lite import markups
 from facealign_lite.data import Augmentation, Crops, Sample, augmentation, crop_matrix, effects, save_packed
-from facealign_lite.data.batches import BatchedCrops, draw_photometry, draw_placement, sample
+from facealign_lite.data.batches import BatchedCrops, Further, Halves, draw_photometry, draw_placement, sample
 from facealign_lite.data.crops import crop
 from facealign_lite.synthetic import SyntheticFaces
 
@@ -42,6 +43,11 @@ def chance(n, seed=0):
         yield rng.random(n)
 
 
+def for_all(on, effect, images, *numbers):
+    """``effects.apply`` on a GPU."""
+    return torch.where(on.view(-1, 1, 1, 1), effect(images, *numbers), images)
+
+
 def batch(crops, keys):
     return crops.batch(crops.draws(keys))
 
@@ -63,6 +69,19 @@ def test_plain_crops_are_those_one_at_a_time(size, side, in_colour, colour):
             if name != "image":
                 torch.testing.assert_close(seen[name][i], value, rtol=0, atol=1e-4)
         assert (seen["image"][i] - wanted["image"]).abs().mean() * 255 < 1
+
+
+def test_images_need_not_be_square():
+    faces = [replace(face, image=face.image[:70]) for face in toys(2)]
+    one, many = Crops(faces, 48), BatchedCrops(faces, 48)
+    for i in range(2):
+        assert (many[i]["image"] - one[i]["image"]).abs().mean() * 255 < 0.1
+    whole = many._whole(torch.tensor([1]))[0].permute(1, 2, 0).numpy()
+    wanted = cv2.resize(faces[1].image, (48, 48), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(whole * 255, wanted, atol=1.01)
+    larger = BatchedCrops(faces, 80)._whole(torch.tensor([0]))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(larger * 255, cv2.resize(faces[0].image, (80, 80), interpolation=cv2.INTER_AREA),
+                               atol=1.01)
 
 
 def test_faces_are_averaged_down_like_those_one_at_a_time():
@@ -161,9 +180,135 @@ def test_a_gpu_would_make_the_same_crops(monkeypatch):
     crops = BatchedCrops(toys(6, size=64), 48, Augmentation())
     keys = [(epoch, i) for epoch in range(4) for i in range(6)]
     some = batch(crops, keys)["image"]
-    monkeypatch.setattr(effects, "apply", lambda on, effect, image, *numbers: torch.where(
-        on.view(-1, 1, 1, 1), effect(image, *numbers), image))
+    monkeypatch.setattr(effects, "apply", for_all)
     torch.testing.assert_close(batch(crops, keys)["image"], some, rtol=0, atol=1e-5)
+
+
+def test_nothing_waits_for_a_number_of_a_tensor():
+    """Tensors of the device "meta" have a shape and no numbers: what runs on them, a CUDA graph can hold."""
+    crops = BatchedCrops(toys(3, contours=True), 32, Augmentation())
+    draws = crops.draws([(0, 0), (0, 1), (5, 2)])
+    wanted = crops.batch(draws)
+    crops.to("meta").device = torch.device("cpu")                               # autocast knows no "meta"
+    seen = crops.batch({name: tensor.to("meta") for name, tensor in draws.items()})
+    assert {k: (t.shape, t.dtype) for k, t in seen.items()} == {k: (t.shape, t.dtype) for k, t in wanted.items()}
+    assert all(tensor.device.type == "meta" for tensor in seen.values())
+
+
+@pytest.mark.parametrize("augment", [None, Augmentation()], ids=["plain", "augmented"])
+def test_a_cuda_graph_can_hold_a_batch(augment, monkeypatch):
+    monkeypatch.setattr(effects, "apply", for_all)
+    crops = BatchedCrops(toys(3, contours=True), 32, augment)
+    draws = crops.draws([(0, 0), (0, 1), (5, 2)])
+    assert_capturable(lambda: crops.batch(draws))
+    both = Halves(crops, BatchedCrops(toys(2), 32, augment), "which")
+    drawn = both.draws([(0, 0), (0, 1), (5, 2)])
+    assert_capturable(lambda: both.batch(drawn))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_card_makes_the_crops_of_the_processor_also_from_a_graph(colour):
+    crops = BatchedCrops(toys(8, size=96, contours=True), 64, Augmentation(), colour=colour)
+    drawn = [crops.draws([(epoch, i) for i in range(8)]) for epoch in range(6)]
+    wanted = [crops.batch(draws) for draws in drawn]
+    crops.to("cuda")
+    given = {name: tensor.cuda() for name, tensor in drawn[0].items()}
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    with torch.cuda.stream(stream):
+        crops.batch(given)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        held = crops.batch(given)
+    for draws, on_cpu in zip(drawn, wanted):
+        for name, tensor in draws.items():
+            given[name].copy_(tensor)
+        graph.replay()
+        plain = crops.batch(given)
+        for name, value in on_cpu.items():
+            torch.testing.assert_close(held[name], plain[name], rtol=0, atol=1e-4)
+            if name != "image":
+                torch.testing.assert_close(plain[name].cpu(), value, rtol=0, atol=1e-3)
+        # a rounded number may differ in its last place, and in JPEG a whole block with it
+        assert (plain["image"].cpu() - on_cpu["image"]).abs().mean() * 255 < 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_crops_are_made_in_full_precision_under_autocast(dtype):
+    crops = BatchedCrops(toys(3), 32, Augmentation())
+    draws = crops.draws([(2, i) for i in range(3)])
+    with torch.autocast("cpu", dtype):
+        seen = crops.batch(draws)["image"]
+    torch.testing.assert_close(seen, crops.batch(draws)["image"], rtol=0, atol=0)
+
+
+# Two data sets in one batch
+
+def test_halves_show_every_crop_of_both_and_say_which_is_which():
+    first = BatchedCrops(toys(2), 32, MOVING, seed=1)
+    second = BatchedCrops(toys(5, contours=True), 32, MOVING, seed=2)
+    both = Halves(first, second, "synthetic")
+    assert len(both) == 5
+    keys = [(1, i) for i in range(5)]
+    seen = batch(both, keys)
+    assert seen["synthetic"].tolist() == [0] * 5 + [1] * 5 and len(seen["image"]) == 10
+    for k, i in enumerate(range(5)):
+        other = second.at(1, i)
+        for name, value in other.items():
+            torch.testing.assert_close(seen[name][5 + k], value, rtol=0, atol=1e-5)
+        one = first.at(3 + i // 2, i % 2)                                       # 3 rounds of 2 faces for one of 5
+        for name, value in one.items():
+            torch.testing.assert_close(seen[name][k], value, rtol=0, atol=1e-5)
+        assert seen["contours"][k].isnan().all() and seen["anchors"][k].isnan().all()
+        pair = both.at(1, i)
+        torch.testing.assert_close(pair["image"], torch.stack([one["image"], other["image"]]), rtol=0, atol=1e-5)
+    assert len(Halves(second, first, "real")) == 5
+
+
+def test_halves_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="size"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 33), "which")
+    with pytest.raises(ValueError, match="colour"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32, colour=True), "which")
+    with pytest.raises(ValueError, match="image"):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "image")
+    with pytest.raises(IndexError):
+        Halves(BatchedCrops(toys(2), 32), BatchedCrops(toys(2), 32), "which").draws([(0, 2)])
+
+
+def test_a_further_change_has_its_own_chance():
+    class Lend(torch.nn.Module):
+        """A reference for each crop, as RHT has it."""
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("pictures", torch.arange(4.0))
+
+        def forward(self, given, chance):
+            return given | {"chance": chance, "lent": self.pictures[(4 * chance[:, 0]).long()]}
+    crops = BatchedCrops(toys(3), 32, Augmentation(), seed=7)
+    once = Further(crops, 2, Lend(), seed=7)
+    keys = [(epoch, i) for epoch in range(600) for i in range(3)]
+    chance = once.draws(keys)["chance"]
+    twice = Further(once, 2, lambda given, other: given | {"other": other}, seed=7)
+    assert chance.shape == (1800, 2) and chance.dtype == torch.float32 and len(twice) == 3
+    numbers = np.concatenate([chance, twice.draws(keys)["chance"], crops.named(crops.draws(keys)["numbers"])["tones"],
+                              _uniform_of(crops, keys)], 1)
+    assert all(stats.kstest(row, "uniform").pvalue > 1e-4 for row in numbers.T[:4])
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(numbers.shape[1]))[:4].max() < 5 / 1800**0.5
+    torch.testing.assert_close(once.draws(keys[5:9])["chance"], chance[5:9], rtol=0, atol=0)
+    seen = batch(twice, keys[:6])
+    torch.testing.assert_close(seen["image"], batch(crops, keys[:6])["image"], rtol=0, atol=0)
+    torch.testing.assert_close(seen["chance"], chance[:6], rtol=0, atol=0)
+    assert (seen["lent"] == (4 * chance[:6, 0]).floor()).all()
+    assert twice.to("meta").data.change.pictures.device.type == crops.device.type == "meta"
+    with pytest.raises(ValueError, match="count"):
+        Further(crops, -1, Lend())
+
+
+def _uniform_of(crops, keys):
+    from facealign_lite.data import batches
+    return batches._uniform(batches._state(crops.seed, np.asarray(keys)), batches.CHANCES).T
 
 
 @pytest.mark.parametrize("faces, kind, words", [
@@ -262,6 +407,11 @@ def test_occluders_are_as_many_and_filled_as_often():
     assert black.mean() == pytest.approx(0.15 / 0.4, abs=0.03)
     box, ellipse = (seen["turn"][seen["ellipse"][:, 0] == k, :2] for k in (0, 1))
     assert (box > -1e-9).all() and 0.4 < (ellipse[:, 0] < 0).mean() < 0.6       # up to 90 degrees, up to 180
+
+
+def test_pieces_are_lent_by_every_face_alike():
+    other = BatchedCrops(toys(5), 16, Augmentation()).draws([(epoch, 3) for epoch in range(2000)])["other"]
+    assert stats.chisquare(np.bincount(other, minlength=5)).pvalue > 1e-3
 
 
 def test_what_never_happens_is_never_drawn():

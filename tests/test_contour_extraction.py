@@ -281,3 +281,14 @@ def test_joining_does_not_turn_back_nor_touch_closed_curves():
     ring = np.array([[12.0, 0], [14, 2], [16, 0], [12, 0]])
     np.testing.assert_array_equal(contours.join([there, ring], 5), there)
     np.testing.assert_array_equal(contours.join([ring, there], 5), ring)
+
+
+def test_a_bridge_goes_on_where_both_pieces_point():
+    """However far it may reach; a few pixels of overlap are no turning back."""
+    first, on = np.array([[0.0, 0], [10, 0]]), np.array([[30.0, 2], [40, 2]])
+    np.testing.assert_array_equal(contours.join([first, on], 64), np.concatenate([first, on]))
+    np.testing.assert_array_equal(contours.join([first, on[::-1]], 64), np.concatenate([first, on]))
+    behind = np.array([[2.0, 12], [8, 12]])                            # same way, but the bridge to it would turn back
+    np.testing.assert_array_equal(contours.join([first, behind], 64), first)
+    lapped = np.array([[8.5, 1], [20, 1]])
+    np.testing.assert_array_equal(contours.join([first, lapped], 64), np.concatenate([first, lapped]))

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from facealign_lite import geometry, markups
@@ -32,6 +33,7 @@ from facealign_lite.data import (
     crop_matrix,
     flip,
     load_image,
+    samples,
     save_packed,
     write_atomic,
 )
@@ -98,6 +100,122 @@ def test_photos_are_turned_upright(tmp_path):
     assert upright.shape == (32, 16, 3) and upright[20:].mean() > 250 and upright[:12].mean() < 5
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind, options", [("JPEG", {"quality": 100}), ("PNG", {}), ("WEBP", {"lossless": True}),
+                                           ("TIFF", {})])
+def test_every_way_of_holding_the_camera(tmp_path, kind, options, orientation):
+    """By path and as PIL image as Pillow itself turns it."""
+    y, x = np.mgrid[:20, :32]
+    pixels, exif = np.dstack([x * 7, y * 10, x + y]).astype(np.uint8), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a", kind, exif=exif, **options)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a"))).astype(int)
+    assert wanted.shape == ((20, 32, 3) if orientation < 5 else (32, 20, 3))
+    np.testing.assert_allclose(load_image(tmp_path / "a"), wanted, atol=0 if kind != "JPEG" else 4)
+    np.testing.assert_array_equal(load_image(Image.open(tmp_path / "a")), wanted)
+
+
+def test_a_note_behind_the_pixels_counts_too(tmp_path):
+    pixels, exif = np.arange(40, dtype=np.uint8).reshape(5, 8), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    at = data.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(data[at:at + 4], "big")
+    last = data.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(data[:at] + data[end:last] + data[at:end] + data[last:])
+    np.testing.assert_array_equal(load_image(tmp_path / "a.png"), np.rot90(pixels, -1))
+
+
+GREY = RGB[..., 0]
+MASKED = Image.fromarray(np.where(GREY > 99, GREY, 3).astype(np.uint8))
+
+
+@pytest.mark.parametrize("source, wanted", [
+    (Image.fromarray(GREY.astype(np.int32) * 257), GREY), (Image.fromarray(GREY.astype(np.int32)), GREY),      # I
+    (Image.fromarray(GREY.astype(np.float32) / 255), GREY),                                                    # F
+    (Image.frombytes("I;16B", (7, 5), (GREY.astype(">u2") * 257).tobytes()), GREY),
+    (Image.fromarray(RGB).convert("CMYK"), RGB), (Image.fromarray(GREY > 99), (GREY > 99) * np.uint8(255)),
+    (Image.fromarray(GREY).convert("P"), np.repeat(GREY[..., None], 3, -1)),
+    (Image.fromarray(GREY).convert("LA"), np.repeat(GREY[..., None], 3, -1)),
+    (GREY.astype(">u2") * 257, GREY), (torch.tensor(RGB), RGB), (torch.tensor(GREY / 255, requires_grad=True), GREY),
+], ids=range(11))
+def test_more_forms_of_image(source, wanted):
+    np.testing.assert_array_equal(load_image(source), wanted)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_a_transparent_colour_is_white(tmp_path, mode):
+    image = MASKED.convert(mode)
+    key = image.getpixel(tuple(np.argwhere(GREY <= 99)[0][::-1].tolist()))
+    image.info["transparency"] = key
+    wanted = np.where(GREY > 99, GREY, 255)
+    image.save(tmp_path / "a.png")
+    for source in (image, Image.open(tmp_path / "a.png"), tmp_path / "a.png"):
+        seen = load_image(source)
+        np.testing.assert_array_equal(seen if seen.ndim == 2 else seen[..., 0], wanted)
+
+
+@pytest.mark.parametrize("image", [Image.fromarray(np.full((4, 4), v, k)) for v, k in (
+    (-1, np.int32), (70000, np.int32), (1.5, np.float32), (np.nan, np.float32))], ids=str)
+def test_pictures_of_other_ranges_are_refused(image):
+    with pytest.raises(ValueError, match="image"):
+        load_image(image)
+
+
+def bomb(width, height):
+    """A PNG of one bit a pixel, all black."""
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([1, 0, 0, 0, 0])
+    pixels = zlib.compress(bytes(height * (1 + (width + 7) // 8)), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("width, height, word", [(20000, 20000, "pixels"), (40000, 1, "side"), (9, 40000, "side"),
+                                                 (1 << 31, 1, "a.png")])
+def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch, width, height, word):
+    (tmp_path / "a.png").write_bytes(bomb(width, height) if width < 1 << 20 else bomb(9, 9).replace(
+        b"IHDR\0\0\0\x09", b"IHDR\x80\0\0\0"))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=f"a.png.*{word}|{word}"):
+        load_image(tmp_path / "a.png")
+    if width < 1 << 20:
+        with pytest.raises(ValueError, match=word):
+            load_image(Image.open(tmp_path / "a.png") if width * height < 10**8 else np.broadcast_to(
+                np.uint8(0), (height, width)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "zero.png"):
+        with pytest.raises(OSError, match=f"ordinary file.*{name}"):
+            load_image(tmp_path / name)
+
+
+def test_files_that_are_too_long_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "MAX_BYTES", 1000)
+    (tmp_path / "a.png").write_bytes(bytes(1001))
+    with pytest.raises(ValueError, match="a.png must be an image of at most 1000 bytes"):
+        load_image(tmp_path / "a.png")
+
+
+def test_large_pictures_are_changed_strip_by_strip(monkeypatch):
+    deep = np.random.default_rng(0).integers(0, 65536, (50, 40, 4), np.uint16)
+    whole = load_image(deep)
+    monkeypatch.setattr(samples, "STRIP", 333)
+    np.testing.assert_array_equal(load_image(deep), whole)
+
+
+@pytest.mark.parametrize("source", [None, object(), np.zeros((4, 4), complex), [["a"]], 3, [], torch.zeros(3, 5, 5),
+                                    np.zeros((4, 4), object), "a\0.png"], ids=str)
+def test_what_is_no_image_is_refused(source):
+    with pytest.raises(ValueError):
+        load_image(source)
+
+
 @pytest.mark.parametrize("source", [np.zeros((0, 4)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8),
                                     np.zeros((4, 4), np.int64), np.full((4, 4), np.nan), np.full((4, 4), 1.5),
                                     np.zeros((1 << 15, 1), np.uint8), np.zeros((2, 3, 4, 3), np.uint8)])
@@ -130,10 +248,23 @@ def test_a_sample_takes_the_box_of_its_landmarks():
     {"landmarks": np.zeros((67, 2))}, {"landmarks": np.full((68, 2), np.nan)}, {"landmarks": np.zeros((68, 2))},
     {"visibility": np.ones(3)}, {"markup": "67"}, {"box": (1, 2, 3)}, {"box": (0, 0, 0, 5)}, {"box": (3, 0, 1, 5)},
     {"box": (0, 0, np.inf, 5)}, {"anchors": np.zeros((10, 2))}, {"contours": {"chin_boundary": np.zeros((3, 2))}},
+    *({"landmarks": np.full((68, 2), bad), "box": (0, 0, 5, 5)} for bad in (np.nan, np.inf, 1j)),
+    {"visibility": np.full(68, np.nan)},
+    {"anchors": np.full((12, 2), np.nan)}, {"anchors": [["a", "b"]] * 12}, {"contours": 5}, {"image": None},
+    {"contours": dict.fromkeys(markups.CONTOURS, "text")}, {"contours": dict.fromkeys(markups.CONTOURS, [[1, 2]])},
+    {"contours": dict.fromkeys(markups.CONTOURS, [[1, 2], [np.nan, 3]])},
 ], ids=lambda kind: next(iter(kind)))
 def test_a_sample_refuses_nonsense(kind):
     with pytest.raises(ValueError):
-        Sample(RGB, **kind)
+        Sample(**({"image": RGB} | kind))
+
+
+def test_a_sample_takes_tensors():
+    points, seen = torch.tensor(toy_points(), requires_grad=True), torch.arange(68) % 2
+    sample = Sample(torch.tensor(RGB), points, seen, torch.tensor([0, 0, 9, 9]))
+    np.testing.assert_array_equal(sample.landmarks, toy_points())
+    np.testing.assert_array_equal(sample.visibility, np.arange(68) % 2 == 1)
+    assert sample.box.dtype == np.float64 and Crops([sample], 16)[0]["landmarks"].shape == (68, 2)
 
 
 def test_boxes_name_the_bad_landmark():
@@ -165,7 +296,9 @@ def test_the_square_around_the_box_fills_the_crop(box, size, margin, angle, scal
     np.testing.assert_allclose(geometry.transform(corners, matrix), wanted, atol=1e-6 * size)
 
 
-@pytest.mark.parametrize("kind", [{"size": 0}, {"margin": -1}, {"scale": 0}, {"box": (0, 0, 0, 1)}], ids=str)
+@pytest.mark.parametrize("kind", [{"size": 0}, {"margin": -1}, {"scale": 0}, {"box": (0, 0, 0, 1)}, {"margin": np.inf},
+                                  {"scale": np.inf}, {"angle": np.nan}, {"shift": (np.inf, 0)}, {"shift": (1, 2, 3)},
+                                  {"size": np.nan}, {"box": (0, 0, 1e200, 1e200)}, {"scale": 1e-300}], ids=str)
 def test_crop_matrix_refuses_nonsense(kind):
     with pytest.raises(ValueError):
         crop_matrix(**({"box": (0, 0, 9, 9), "size": 32} | kind))
@@ -198,6 +331,40 @@ def test_beyond_the_border_the_image_is_continued():
     assert (crop(image, crop_matrix((900, 900, 2000, 2000), 16), 16) == 77).all()   # wholly outside, averaged down
     with pytest.raises(ValueError, match="invertible"):
         crop(image, np.zeros((2, 3)), 16)
+
+
+def test_a_landmark_far_away_costs_no_memory():
+    """One typing error in a list makes a box of ten million pixels: the whole picture is then a fraction of a pixel."""
+    y, x = np.mgrid[:30, :50]
+    image = np.dstack([x * 5, y * 8, x + y]).astype(np.uint8)
+    for far in (1e3, 1e5, 1e7):
+        seen = crop(image, crop_matrix((0, 0, far, far), 16, 0), 16)
+        assert seen.shape == (16, 16, 3)
+        np.testing.assert_allclose(seen.reshape(-1, 3), np.tile(image.mean((0, 1)), (256, 1)), atol=1)
+    for shape in ((1, 3000), (3000, 1)):
+        assert (crop(np.full(shape, 9, np.uint8), crop_matrix((0, 0, 1e6, 1e6), 16, 0), 16) == 9).all()
+    points = toy_points()
+    points[3] = 1e7, 20
+    assert np.isfinite(Crops([Sample(image, points)], 32)[0]["image"]).all()
+
+
+@pytest.mark.parametrize("kind", [
+    {"size": 0}, {"size": -3}, {"size": 1.5}, {"size": 1 << 15}, {"size": np.nan}, {"size": "9"}, {"size": None},
+    {"matrix": np.full((2, 3), np.nan)}, {"matrix": np.array([[1, 0, np.inf], [0, 1, 0]])}, {"matrix": np.eye(2)},
+    {"image": np.zeros((0, 4), np.uint8)}, {"image": np.zeros((4, 4), np.int64)}, {"image": np.zeros((4, 4), bool)},
+    {"image": None}, {"image": np.zeros(4, np.uint8)}, {"image": np.zeros((4, 4, 9), np.uint8)}, {"image": [[1j]]},
+], ids=str)
+def test_crop_refuses_nonsense(kind):
+    with pytest.raises(ValueError, match="size|matrix|image"):
+        crop(**({"image": np.zeros((9, 9), np.uint8), "matrix": np.eye(2, 3), "size": 8} | kind))
+
+
+def test_crop_takes_whole_numbers_and_tensors():
+    image = np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8)
+    wanted = crop(image, np.eye(2, 3), 8)
+    for size in (8.0, np.int64(8), np.float32(8)):
+        np.testing.assert_array_equal(crop(image, np.eye(2, 3), size), wanted)
+    np.testing.assert_array_equal(crop(torch.tensor(image), torch.eye(2, 3, requires_grad=True), 8), wanted)
 
 
 @given(st.integers(0, 99))

@@ -258,6 +258,91 @@ def test_to_image_undoes_to_heatmap(x, y, image_h, image_w, map_h, map_w):
     np.testing.assert_allclose(to_image(there, (map_h, map_w), (image_h, image_w)), point, atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint8", "int16", "float16", "bfloat16", "bool"])
+def test_whole_numbers_and_half_precision_are_counted_in_full(kind):
+    """Labels of whole pixels became -0.5, every one: the scale was made in their type."""
+    points = [[1, 0], [0, 1]] if kind == "bool" else [[10, 20], [96, 127]]
+    labels = torch.tensor(points, dtype=getattr(torch, kind))
+    wanted = to_heatmap(np.array(points, np.float64), 128, (48, 64))
+    assert kind == "bool" or wanted[0].tolist() == [4.75, 7.1875]
+    np.testing.assert_allclose(to_heatmap(labels, 128, (48, 64)), wanted, atol=1e-6)
+    np.testing.assert_allclose(to_image(labels, (48, 64), 128), to_image(np.array(points), (48, 64), 128), rtol=1e-6)
+    np.testing.assert_allclose(encode(labels, 32, 1.5), encode(np.array(points, np.float64), 32, 1.5), atol=1e-6)
+    if kind != "bfloat16":
+        given = np.array(points, getattr(np, kind))
+        np.testing.assert_allclose(to_heatmap(given, 128, (48, 64)), wanted, atol=1e-6)
+
+
+def test_half_precision_far_from_the_corner():
+    """bfloat16 knows no 301 between 300 and 302: the map is laid out in float32."""
+    assert decode(encode(torch.tensor([[300.0, 7.0]], dtype=torch.bfloat16), (16, 400), 1.5)).tolist() == [
+        [pytest.approx(300, abs=0.01), pytest.approx(7, abs=0.01)]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autocast_does_not_blur_the_answer(method):
+    maps = encode(torch.tensor([[100.16, 37.4], [3.2, 120.9]]), 128, 2.0)
+    maps = 30 * maps if method == "soft_argmax" else maps
+    wanted = decode(maps, method)
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = decode(maps, method)
+    assert seen.dtype == torch.float32
+    torch.testing.assert_close(seen, wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("height", [1e-38, 1e20, 1e38])
+def test_heat_of_any_height_gives_a_place_on_the_map(method, shape, height):
+    maps = encode(torch.tensor([[7.3, 9.1]]), 24, 2.0) * height
+    seen = decode(maps, method, shape)
+    assert torch.isfinite(seen).all() and ((seen >= -0.5) & (seen <= 23.5)).all()
+    if height > 1 and method == "center_of_mass" and shape == "gaussian":
+        torch.testing.assert_close(seen, torch.tensor([[7.3, 9.1]]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("sigma", [1e-3, 1e6])
+def test_every_sigma_that_is_taken_gives_numbers(shape, sigma):
+    points = torch.tensor([[3.0, 4.0], [1e30, -1e30], [0.2, 0.7]])
+    maps = encode(points, 8, sigma, shape)
+    assert torch.isfinite(maps).all() and maps[0, 4, 3] == 1 and maps.min() >= 0 and maps.max() <= 1
+
+
+def test_names_of_arguments():
+    points = np.array([[3.0, 4.0]])
+    np.testing.assert_array_equal(encode(points=points, size=8, sigma=1.0), encode(points, 8, 1.0))
+    np.testing.assert_array_equal(decode(heatmaps=encode(points, 8, 1.0)), decode(encode(points, 8, 1.0)))
+    assert peak(heatmaps=torch.zeros(1, 3, 3)).item() == pytest.approx(1)
+    np.testing.assert_array_equal(to_heatmap(points=points, image_size=8, heatmap_size=4), to_heatmap(points, 8, 4))
+    with pytest.raises(TypeError, match="points"):
+        encode(size=8, sigma=1.0)
+    with pytest.raises(TypeError, match="size"):
+        encode(points=points)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: encode([[0, 0]], 8, np.inf), lambda: encode([[0, 0]], 8, 1e-200), lambda: encode([[0, 0]], 8, 1e200),
+    lambda: encode([[0, 0]], 1.7, 1.0), lambda: encode([[0, 0]], np.inf, 1.0), lambda: encode([[0, 0]], (1, 2, 3), 1.0),
+    lambda: encode([[0, 0]], "8", 1.0), lambda: encode([[0, 0]], (8, None), 1.0), lambda: encode([[0, 0]], np.nan, 1.0),
+    lambda: encode([[0, 0j]], 8, 1.0), lambda: encode([["0", "0"]], 8, 1.0), lambda: encode([[None, 0]], 8, 1.0),
+    lambda: encode(torch.zeros(1, 2, dtype=torch.complex64), 8, 1.0), lambda: decode(torch.eye(3).to_sparse()),
+    lambda: decode(torch.zeros(3, 3), {}), lambda: decode(torch.zeros(3, 3), shape=[]),
+    lambda: encode([[0, 0]], 8, 1.0, []),
+    lambda: to_heatmap([[0, 0]], 8, 0.5), lambda: to_image([[0, 0]], (8, 1 << 40), 8),
+])
+def test_more_bad_input_is_a_value_error(call):
+    with pytest.raises(ValueError):
+        call()
+
+
+def test_what_a_network_gives_keeps_its_gradient():
+    points = torch.tensor([[3.3, 4.4]], requires_grad=True)
+    assert to_heatmap(points, 32, 8).requires_grad and encode(points, 8, 1.0).requires_grad
+    swapped = points.detach().numpy().astype(">f4")
+    np.testing.assert_array_equal(encode(swapped, 8, 1.0), encode(points.detach().numpy(), 8, 1.0))
+
+
 def test_edges_meet_edges():
     """The outer edges of the image are those of the map; so are the middles."""
     corners = np.array([[-0.5, -0.5], [191.5, 255.5], [95.5, 127.5]])

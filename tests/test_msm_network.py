@@ -11,10 +11,11 @@ from test_msm_stgan import poses
 from torch import nn
 
 from facealign_lite import geometry, markups, msm
-from facealign_lite.data import Crops, Sample
+from facealign_lite.data import BatchedCrops, Crops, Sample
 from facealign_lite.heatmaps import decode, encode, to_heatmap, to_image
 from facealign_lite.msm import network, stgan
 from facealign_lite.nets import Hourglass, landmark_loss, parameter_count
+from facealign_lite.training import TrainConfig, fit
 
 TINY = msm.HeatConfig(pools=1, channels=4, depth=2, stem=(2, 2, 4))
 SMALL = msm.RegressionConfig(image_size=32, width=2)
@@ -261,8 +262,9 @@ def test_the_paper_model_has_the_papers_numbers():
         0.4, 0.6, 100, 500, 60, False)
     assert (paper.image_size, paper.heatmap_size, paper.in_channels, paper.reading) == (128, 64, 3, "argmax")
     assert paper.floor == 0                                         # ours
-    # the paper gives no radius: ours covers the same share of the crop on both maps
+    # the paper gives neither radius nor width: ours cover the same share of the crop on both maps
     lite = msm.MsmConfig()
+    assert paper.sigma / paper.heatmap_size == lite.sigma / lite.heatmap_size
     assert (2 * paper.radius + 1) / paper.heatmap_size == (2 * lite.radius + 1) / lite.heatmap_size == 5 / 64
 
 
@@ -279,6 +281,18 @@ def test_a_heat_net_is_read_at_its_peaks(reading):
     both = model.read(outputs, mirrored=True)
     assert (both.points - points[:2])[:, sure].norm(dim=-1).max() < 0.05
     assert model.inputs == msm.Msm.inputs == msm.RegressionNet.inputs == ("image",)
+
+
+def test_heat_is_learnt_as_wide_as_it_is_scored():
+    """A clean peak of that width, between whose maps the loss is least, scores 1."""
+    config = replace(TINY, sigma=2.0)
+    points = torch.full((1, 68, 2), 64.5)                                                   # on a pixel of the map
+    batch = {"image": torch.zeros(1, 1, 128, 128), "landmarks": points}
+    peaks = {s: [encode(to_heatmap(points, 128, 64), 64, s).clamp(min=1e-30).log()] for s in (1.6, 2.0, 2.4)}
+    losses = {sigma: msm.heat_loss(config)(peak, batch).item() for sigma, peak in peaks.items()}
+    assert min(losses, key=losses.get) == 2.0
+    torch.testing.assert_close(msm.HeatNet(config).read(peaks[2.0]).scores, torch.ones(1, 68), atol=1e-4, rtol=0)
+    assert msm.HeatNet(config).read(peaks[2.4]).scores.max() < 0.8
 
 
 def test_a_regression_is_read_as_it_is():
@@ -363,6 +377,28 @@ def test_a_batch_is_straightened_as_one_crop_is():
         assert (images[i] - one["image"]).abs().max() < 2e-3
 
 
+def test_straight_batches_are_batched_data():
+    """Any batch gives the same crop; undisturbed ones are those of ``StraightCrops``; a step can hold them."""
+    faces = faces_as_samples(5)
+    data = msm.StraightBatches(BatchedCrops(faces, 128), MEAN, seed=2)
+    batch = data.batch(data.draws([(3, 4), (0, 1), (1, 1)]))
+    for i, (epoch, index) in enumerate([(3, 4), (0, 1), (1, 1)]):
+        for name, value in data.at(epoch, index).items():
+            torch.testing.assert_close(batch[name][i], value, atol=1e-4, rtol=0)
+    assert not torch.equal(batch["landmarks"][1], batch["landmarks"][2])
+    still = msm.StraightBatches(BatchedCrops(faces, 128), MEAN, 0, 0, 0).at(0, 1)
+    one = msm.StraightCrops(Crops(faces, 128), MEAN, 0, 0, 0).at(0, 1)
+    torch.testing.assert_close(still["landmarks"], one["landmarks"], atol=2e-3, rtol=0)
+    assert (still["image"] - one["image"]).abs().mean() < 0.01
+    draws = data.draws([(0, 0), (0, 1)])
+    assert_capturable(lambda: data.batch(draws))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = data.batch(draws)
+    assert all(torch.equal(rounded[name], value) for name, value in data.batch(draws).items())
+    history = fit(msm.HeatNet(TINY), data, landmark_loss, TrainConfig(1, 2, amp="off", device="cpu"), progress=False)
+    assert np.isfinite(history[0]["loss"])
+
+
 def test_uniform_numbers_become_the_disturbance_that_was_asked_for():
     n = 20_000
     points = msm.from_frame(torch.from_numpy(MEAN), 8).expand(n, -1, -1)
@@ -423,6 +459,7 @@ def test_decoding_and_the_map_share_the_convention():
     (lambda: msm.Msm.assemble(msm.Generator(msm.StGanConfig(3)), msm.HeatNet(TINY), BOOK), "channels 3 and 1"),
     (lambda: msm.run(knowing()[0].train(), images(3)), "eval"),
     (lambda: msm.StraightCrops(Crops(faces_as_samples(1), 128), MEAN, scale=-1), "scale"),
+    (lambda: msm.StraightBatches(BatchedCrops(faces_as_samples(1), 128), MEAN, rotation=float("nan")), "rotation"),
     (lambda: msm.straight_batch(images(2), torch.zeros(2, 68, 2), torch.zeros(2, 3), torch.ones(68, 2)),
      "uniforms"),
 ])

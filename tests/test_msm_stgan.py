@@ -104,6 +104,17 @@ def test_equation_2_pixel_by_pixel():
         assert torch.allclose(found[b, y, x], theta[b] @ target, atol=1e-6)
 
 
+def test_autocast_does_not_round_places():
+    """A grid in bfloat16 would read crops up to half a pixel away."""
+    theta, points, crops = poses(3), torch.rand(3, 5, 2) * 128, torch.rand(3, 1, 128, 128)
+    calls = (lambda: msm.grid(theta, 128), lambda: msm.straighten(crops, theta), lambda: msm.move(points, theta, 128),
+             lambda: msm.move_back(points, theta, 128), lambda: msm.true_theta(points, MEAN, 128))
+    for call in calls:
+        plain = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(call(), plain)
+
+
 def test_the_gradient_of_the_sampler_is_that_of_finite_differences():
     x = torch.linspace(-2, 2, 12, dtype=torch.float64)
     images = (torch.sin(x) + torch.cos(1.3 * x[:, None]))[None, None]

@@ -210,7 +210,7 @@ def test_every_stack_is_supervised_and_learns(stacks):
 
 
 def test_the_stem_reaches_the_second_hourglass_past_the_first():
-    """Reuse of low-level features: with all that comes back from the first stack silenced, the second sees the stem."""
+    """With all that comes back from the first stack silenced, the second sees the stem."""
     model = tab.SCBE(TOY).eval()
     for back in (*model.back_features, *model.back_maps):
         torch.nn.init.zeros_(back.weight), torch.nn.init.zeros_(back.bias)
@@ -219,6 +219,14 @@ def test_the_stem_reaches_the_second_hourglass_past_the_first():
     model.hourglasses[1].across.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     model(image)
     torch.testing.assert_close(seen[0], model.stem(image))
+
+
+def test_low_level_features_are_used_again_from_the_third_hourglass_on():
+    """Before, the stacked hourglass does so anyway: its second is given the stem's features and what comes back."""
+    torch.manual_seed(0)
+    model, image = tab.SCBE(replace(TOY, stacks=3)).eval(), batch()["image"]
+    ours, plain = model(image)[0], model.run(image, from_stem=False)[0]
+    assert [torch.equal(a, b) for a, b in zip(ours, plain)] == [True, True, False]
 
 
 def test_single_scale_features_are_means_of_the_finest():

@@ -13,7 +13,8 @@ all its faces in one array on the device, and three things a loop needs:
 Shapes: B crops, C channels, S side of a crop, N faces, K landmarks.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,14 @@ from facealign_lite import markups
 
 from . import effects
 from .augmentation import Augmentation
+from .crops import MARGIN
 from .packed import PackedFaces
 from .samples import box_of, check_box, load_image, stacked_contours
 
 CHANCES = 64          # uniform numbers of one crop; what an effect does not use, nobody does
+ENTRIES = ("image", "landmarks", "visibility", "matrix", "index", "anchors", "contours")   # of a batch
 SMALLEST = 8          # side of a crop: low resolution goes down to as much
+TOGETHER = 16         # crops that a CPU makes at a time: what they need stays in its cache, and is several times faster
 WEIGHTS = (0.299, 0.587, 0.114)   # of red, green and blue in grey
 
 
@@ -57,7 +61,7 @@ class BatchedCrops:
     """
 
     def __init__(self, faces: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
-                 colour: bool = False, margin: float = 0.3, device: str | torch.device = "cpu"):
+                 colour: bool = False, margin: float = MARGIN, device: str | torch.device = "cpu"):
         if len(faces) == 0:
             raise ValueError("faces must not be empty")
         if size < SMALLEST:
@@ -75,7 +79,9 @@ class BatchedCrops:
         if arrays.contours is not None:
             pack |= {"anchors": arrays.anchors, "contours": arrays.contours,
                      "anchor_flip": np.array(markups.ANCHOR_FLIP), "contour_flip": np.array(markups.CONTOUR_FLIP)}
-        self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
+        with warnings.catch_warnings():                                                 # of a pack that must not be
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # written to: nobody does
+            self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
         # the larger the square around the face, the more pixels make one of the crop: never more than so many a side
         sides = _sides(self.boxes, margin)
         self.levels = max(1, int(sides.max() * _largest_scale(augment) / size))
@@ -91,8 +97,9 @@ class BatchedCrops:
 
     def to(self, device: str | torch.device) -> "BatchedCrops":
         """Move the faces; the same object."""
-        self.device = torch.device(device)
-        self.pack = {name: tensor.to(self.device) for name, tensor in self.pack.items()}
+        self.pack = {name: tensor.to(device) for name, tensor in self.pack.items()}
+        self.device = self.pack["images"].device
+        effects.tables(self.device)                                                     # before any graph is captured
         return self
 
     def at(self, epoch: int, index: int) -> dict[str, Tensor]:
@@ -154,6 +161,9 @@ class BatchedCrops:
             float32, 1 where nobody said; matrix (B, 2, 3) float64 image -> crop; index (B,). Where all faces know their
             contours also anchors (B, 12, 2) and contours (B, 13, CONTOUR_POINTS, 2), float32 crop pixels.
         """
+        if self.device.type == "cpu" and len(draws["index"]) > TOGETHER:
+            parts = [self.batch(dict(zip(draws, some))) for some in zip(*(t.split(TOGETHER) for t in draws.values()))]
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         index, matrix = draws["index"], draws["matrix"]
         with torch.autocast(self.device.type, enabled=False):
             image = sample(self._planes(index), matrix, self.size, self.levels)
@@ -216,6 +226,118 @@ class BatchedCrops:
             rows, columns = (effects.area_matrix(n, self.size, whole.device) for n in whole.shape[-2:])
             whole = (rows @ whole @ columns.mT).round_()
         return (whole / 255).expand(-1, self.channels, -1, -1)
+
+
+class Halves:
+    """Two kinds of faces in every batch: B keys give B crops of the first, then B of the second.
+
+    Args:
+        first, second: of one size and number of channels. The smaller one starts anew, otherwise augmented, when used
+            up; an epoch shows every crop of the larger one once.
+        flag: name of an entry (2 B,) that is 0 for the first and 1 for the second.
+
+    Raises:
+        ValueError: if the two do not fit together or the flag is the name of another entry.
+    """
+
+    def __init__(self, first: BatchedCrops, second: BatchedCrops, flag: str):
+        for name in ("size", "colour", "markup"):
+            values = [getattr(part, name) for part in (first, second)]
+            if values[0] != values[1]:
+                raise ValueError(f"first and second must be of one {name}, got {values[0]!r} and {values[1]!r}")
+        if flag in ENTRIES:
+            raise ValueError(f"flag must not be one of {ENTRIES}, got {flag!r}")
+        self.parts, self.flag = (first, second), flag
+
+    def __len__(self) -> int:
+        return max(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Pair ``index`` as in epoch 0."""
+        return self.at(0, index)
+
+    def to(self, device: str | torch.device) -> "Halves":
+        """Move the faces of both; the same object."""
+        for part in self.parts:
+            part.to(device)
+        return self
+
+    def at(self, epoch: int, index: int) -> dict[str, Tensor]:
+        """A crop of the first and one of the second, stacked."""
+        device = self.parts[0].device
+        return self.batch({name: tensor.to(device) for name, tensor in self.draws([(epoch, index)]).items()})
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of both parts, see ``BatchedCrops.draws``; names begin with the number of the part.
+
+        Raises:
+            IndexError: beyond the last pair.
+        """
+        keys, drawn = np.asarray(keys, np.int64).reshape(-1, 2), {}
+        epoch, index = keys.T
+        if len(index) and not (0 <= index.min() and index.max() < len(self)):
+            raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index.min()} .. {index.max()}")
+        for i, part in enumerate(self.parts):
+            rounds = -(-len(self) // len(part))
+            own = np.stack([epoch * rounds + index // len(part), index % len(part)], 1)
+            drawn |= {f"{i}.{name}": tensor for name, tensor in part.draws(own).items()}
+        return drawn
+
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The crops of both, see ``BatchedCrops.batch``; NaN where only the other part knows anchors and contours."""
+        halves = [part.batch({name[2:]: tensor for name, tensor in draws.items() if name.startswith(f"{i}.")})
+                  for i, part in enumerate(self.parts)]
+        both = halves[0] | halves[1]
+        halves = [{name: half[name] if name in half else torch.full_like(both[name], torch.nan) for name in both}
+                  for half in halves]
+        which = torch.cat([torch.full_like(half["image"][:, 0, 0, 0], i) for i, half in enumerate(halves)])
+        return {name: torch.cat([half[name] for half in halves]) for name in both} | {self.flag: which}
+
+
+class Further:
+    """Batched data to whose batches something more is done, with chance of its own: twins, rough boxes, references.
+
+    Args:
+        data: batched data.
+        count: uniform numbers that the change takes for each key.
+        change: ``change(batch, chance)`` -> batch, with chance (B, count) float32 in [0, 1), on the device; fit for a
+            CUDA graph where it is to be captured. One with ``to``, such as a module with buffers, is moved along.
+        seed: of the change.
+
+    Raises:
+        ValueError: for a negative count.
+    """
+
+    def __init__(self, data: Any, count: int, change: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]],
+                 seed: int = 0):
+        if count < 0:
+            raise ValueError(f"count must not be negative, got {count}")
+        self.data, self.count, self.change, self.seed = data, count, change, seed
+        # so that one change has not the chance of another, nor that of the crop
+        self.depth = 1 + getattr(data, "depth", 0)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def to(self, device: str | torch.device) -> "Further":
+        """Move the faces, and the change if it can; the same object."""
+        self.data.to(device)
+        if hasattr(self.change, "to"):
+            self.change.to(device)
+        return self
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of the data, its names after "data.", and that of the change, (B, count) float32."""
+        state = _state(self.seed, np.asarray(keys, np.int64).reshape(-1, 2))
+        # 24 bits, which float32 holds: more would round up to 1
+        chance = np.floor(_uniform(state, self.count, self.depth << 20).T * 2**24).astype(np.float32) / 2**24
+        inner = {f"data.{name}": tensor for name, tensor in self.data.draws(keys).items()}
+        return inner | _tensors({"chance": chance})
+
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The batch of the data, changed."""
+        inner = {name[len("data."):]: tensor for name, tensor in draws.items() if name.startswith("data.")}
+        return self.change(self.data.batch(inner), draws["chance"])
 
 
 def draw_placement(augment: Augmentation, chance: Iterator[NDArray]) -> dict[str, NDArray]:
@@ -348,9 +470,9 @@ def _state(seed: int, keys: NDArray[np.int64]) -> NDArray[np.uint64]:
     return _mixed(state)
 
 
-def _uniform(state: NDArray[np.uint64], count: int) -> NDArray[np.float64]:
+def _uniform(state: NDArray[np.uint64], count: int, first: int = 0) -> NDArray[np.float64]:
     """Numbers in [0, 1) by a counter, (count, B): number k of a crop is a function of its state and k alone."""
-    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    steps = np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (_mixed(state + steps[:, None]) >> np.uint64(11)) * 2.0**-53
 
 
@@ -408,9 +530,8 @@ class _Arrays:
 
 
 def _packed(faces: PackedFaces) -> _Arrays:
-    # mapped for writing in memory, which nobody does: torch takes no array that cannot be written
-    images = np.load(faces.path / "images.npy", mmap_mode="c")
-    return _Arrays(faces.markup, images, faces.landmarks, faces.visibility, faces.boxes, faces.anchors, faces.contours)
+    return _Arrays(faces.markup, faces.images, faces.landmarks, faces.visibility, faces.boxes, faces.anchors,
+                   faces.contours)
 
 
 def _stacked(faces: Iterable[Any]) -> _Arrays:

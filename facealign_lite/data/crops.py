@@ -1,6 +1,7 @@
 """Crops: the square around a face that a network sees. Matrices are (2, 3), acting on (x, y) pixel centres."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import geometry, markups
+from facealign_lite.arrays import finite, plain
 
 from .augmentation import Augmentation
-from .samples import box_of, check_box, load_image, stacked_contours
+from .samples import EDGE, box_of, check_box, load_image, stacked_contours
 
+PIXELS = (np.uint8, np.uint16, np.float32, np.float64)       # what OpenCV resamples
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 MARGIN = 0.3          # room around a box, in training and after
 
@@ -35,16 +38,20 @@ def crop_matrix(box: ArrayLike, size: int, margin: float = MARGIN, angle: float 
         (2, 3) similarity.
 
     Raises:
-        ValueError: if the box has no area, or size, 1 + margin or scale is not positive.
+        ValueError: if the box has no area, size, 1 + margin or scale is not positive, or a number is not finite.
     """
     box = check_box(box)
-    if not (size > 0 and 1 + margin > 0 and scale > 0):
+    if not (0 < size < np.inf and 0 < 1 + margin < np.inf and 0 < scale < np.inf):
         raise ValueError(f"size, 1 + margin and scale must be positive, got {size}, {1 + margin}, {scale}")
     side = max(box[2] - box[0], box[3] - box[1]) * (1 + margin) * scale
-    centre = (box[:2] + box[2:]) / 2 + np.asarray(shift, np.float64) * side
+    shift, angle = finite(shift, "shift"), float(finite(angle, "angle"))
+    if shift.shape != (2,):
+        raise ValueError(f"shift must be (x, y), got shape {shift.shape}")
+    centre = (box[:2] + box[2:]) / 2 + shift * side
     cosine, sine = np.cos(angle), np.sin(angle)
     turn = size / side * np.array([[cosine, -sine], [sine, cosine]])
-    return np.column_stack([turn, (size - 1) / 2 - turn @ centre])              # the centre lands on (size - 1) / 2
+    # the centre lands on (size - 1) / 2
+    return finite(np.column_stack([turn, (size - 1) / 2 - turn @ centre]), "box, size, margin and scale together")
 
 
 def crop(image: NDArray, matrix: ArrayLike, size: int) -> NDArray:
@@ -52,8 +59,25 @@ def crop(image: NDArray, matrix: ArrayLike, size: int) -> NDArray:
 
     Where the crop is much smaller than what it shows, the image is first averaged down by whole numbers,
     so that fine texture does not turn into noise.
+
+    Args:
+        image: (H, W) or (H, W, C) of at most four channels, uint8, uint16 or floats.
+        matrix: (2, 3).
+        size: side of the crop in pixels, below ``EDGE``.
+
+    Raises:
+        ValueError: for another image, a matrix that is not finite and invertible, or a size that is no whole number of
+            pixels.
     """
-    matrix = np.asarray(matrix, np.float64)
+    image, matrix = plain(image, "image"), finite(matrix, "matrix")
+    if image.dtype not in PIXELS or image.ndim not in (2, 3) or not image.size or image.shape[2:] > (4,):
+        raise ValueError(f"image must be (H, W) or (H, W, C) with C <= 4 of uint8, uint16 or floats, got {image.dtype} "
+                         f"{image.shape}")
+    if matrix.shape != (2, 3):
+        raise ValueError(f"matrix must be (2, 3), got shape {matrix.shape}")
+    if not isinstance(size, Real) or not 1 <= size < EDGE or int(size) != size:
+        raise ValueError(f"size must be a whole number of 1 to {EDGE - 1} pixels, got {size!r}")
+    size = int(size)
     ratio = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     if not ratio > 0:
         raise ValueError(f"matrix must be invertible, got {matrix.tolist()}")
@@ -70,11 +94,11 @@ def _shrink(image: NDArray, matrix: NDArray, size: int, step: int) -> tuple[NDAr
     low = np.clip(np.floor(seen.min(0)) - step, 0, [width - 1, height - 1]).astype(int)
     high = np.clip(np.ceil(seen.max(0)) + step + 1, low + 1, [width, height]).astype(int)
     image = image[low[1]:high[1], low[0]:high[0]]
-    pad = -np.array(image.shape[:2]) % step
-    image = cv2.copyMakeBorder(image, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE)
-    image = cv2.resize(image, (image.shape[1] // step, image.shape[0] // step), interpolation=cv2.INTER_AREA)
+    down, across = (min(step, side) for side in image.shape[:2])               # no more than there is
+    image = cv2.copyMakeBorder(image, 0, -image.shape[0] % down, 0, -image.shape[1] % across, cv2.BORDER_REPLICATE)
+    image = cv2.resize(image, (image.shape[1] // across, image.shape[0] // down), interpolation=cv2.INTER_AREA)
     # small pixel q shows image pixel p = (q + 0.5) step - 0.5 + low
-    back = np.array([[step, 0, (step - 1) / 2 + low[0]], [0, step, (step - 1) / 2 + low[1]]])
+    back = np.array([[across, 0, (across - 1) / 2 + low[0]], [0, down, (down - 1) / 2 + low[1]]])
     return image, geometry.compose(matrix, back)
 
 

@@ -7,6 +7,7 @@ its own. ``tests/test_batches.py`` holds each effect against OpenCV's.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ def apply(on: Tensor, effect: Callable[..., Tensor], images: Tensor, *numbers: T
 
     A GPU computes it for all, so as not to wait for ``on``; a CPU for those that need it, and in place.
     """
-    if images.is_cuda:
+    if images.device.type != "cpu":
         return torch.where(on.view(-1, 1, 1, 1), effect(images, *numbers), images)
     rows = on.nonzero()[:, 0]
     if len(rows) == 0:
@@ -96,8 +97,8 @@ def occlude(images: Tensor, kinds: Tensor, place: Tensor, sides: Tensor, directi
         lend: gives the other pictures (B, C, S, S) of those that show some, from their rows of ``lent``.
     """
     size = images.shape[-1]
-    below, above = (covered(size, place[:, k], sides[:, k], direction[:, k], ellipse[:, k])
-                    & (kinds[:, k, None, None] != NONE) for k in (0, 1))
+    inside = covered(size, *(numbers.flatten(0, 1) for numbers in (place, sides, direction, ellipse)))
+    below, above = (inside.unflatten(0, (-1, 2)) & (kinds[..., None, None] != NONE)).unbind(1)  # (B, S, S)
     kind = torch.where(above, kinds[:, 1, None, None], torch.where(below, kinds[:, 0, None, None], NONE))
     flat = torch.where(above[:, None], tones[:, 1, :, None, None], tones[:, 0, :, None, None])
     images = torch.where((kind == TONE)[:, None], flat, images)
@@ -190,14 +191,15 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     """
     size = images.shape[-1]
     levels = (images * 255 + 0.5).floor()
+    luminance, chrominance = tables(images.device)
     scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)[:, None]
     if images.shape[1] == 1:
-        return _quantised(levels, _table(LUMINANCE, scale))[..., :size, :size] / 255
+        return _quantised(levels, _table(luminance, scale))[..., :size, :size] / 255
     blue, green, red = _padded(levels, 16).unbind(1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     chroma = torch.stack([(blue - luma) * (0.5 / (1 - 0.114)), (red - luma) * (0.5 / (1 - 0.299))], 1) + 128
-    luma = _quantised(luma.round()[:, None], _table(LUMINANCE, scale))[:, 0]
-    chroma = _quantised(F.avg_pool2d(chroma.round(), 2).round(), _table(CHROMINANCE, scale))
+    luma = _quantised(luma.round()[:, None], _table(luminance, scale))[:, 0]
+    chroma = _quantised(F.avg_pool2d(chroma.round(), 2).round(), _table(chrominance, scale))
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False).round() - 128
     blueish, reddish = chroma.unbind(1)
     green = luma - (0.114 * 1.772 / 0.587) * blueish - (0.299 * 1.402 / 0.587) * reddish
@@ -206,24 +208,22 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _quantised(planes: Tensor, table: Tensor) -> Tensor:
-    """Levels (B, P, H, W), their cosine transform by blocks of 8 in whole multiples of a table (B, 1, 1, 1, 8, 8)."""
+    """Levels (B, P, H, W), their cosine transform by blocks of 8 in whole multiples of a table (B, 1, 1, 8, 1, 8)."""
     planes = _padded(planes, 8)
     k = torch.arange(8, device=planes.device, dtype=torch.float32)
     # C(u) / 2 cos((2 x + 1) u pi / 16); its transpose takes back
     cosines = torch.cos((2 * k + 1) * k[:, None] * (math.pi / 16)) / 2
     cosines = torch.where(k[:, None] == 0, math.sqrt(1 / 8), cosines)
-    blocks = (planes - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-2, -3)  # (B, P, h, w, 8, 8)
-    waves = _both(blocks, cosines) / table
+    waves = _by_blocks(planes - 128, cosines).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)) / table
     # halves, which are frequent, away from 0 as libjpeg does, whatever the last bit says
-    waves = (waves.abs() + (0.5 + HAIR)).floor_().copysign_(waves).mul_(table)
-    blocks = _both(waves, cosines.mT).transpose(-2, -3).flatten(-4, -3).flatten(-2)
-    return (blocks + (128.5 + HAIR)).floor_().clamp_(0, 255)
+    waves = (waves.abs() + (0.5 + HAIR)).floor_().copysign_(waves).mul_(table).flatten(-2).flatten(-3, -2)
+    return (_by_blocks(waves, cosines.mT) + (128.5 + HAIR)).floor_().clamp_(0, 255)
 
 
-def _both(blocks: Tensor, matrix: Tensor) -> Tensor:
-    """M block M^T for every 8 x 8 block."""
-    rows = blocks.reshape(-1, 8) @ matrix.mT
-    return (rows.view(-1, 8, 8).mT.reshape(-1, 8) @ matrix.mT).view(-1, 8, 8).mT.reshape(blocks.shape)
+def _by_blocks(planes: Tensor, matrix: Tensor) -> Tensor:
+    """M block M^T in the place of every 8 x 8 block."""
+    rows = (planes.unflatten(-1, (-1, 8)) @ matrix.mT).flatten(-2)
+    return (matrix @ rows.unflatten(-2, (-1, 8))).flatten(-3, -2)
 
 
 def _padded(planes: Tensor, block: int) -> Tensor:
@@ -232,21 +232,16 @@ def _padded(planes: Tensor, block: int) -> Tensor:
     return F.pad(planes, [0, missing, 0, missing], mode="replicate") if missing else planes
 
 
-def _table(base: tuple[int, ...], scale: Tensor) -> Tensor:
-    """The divisors (B, 1, 1, 1, 8, 8), in whole numbers from 1 to 255."""
-    table = constant(base, scale.device).float()
-    return ((table * scale + 50) / 100).floor().clamp_(1, 255).view(-1, 1, 1, 1, 8, 8)
+def _table(base: Tensor, scale: Tensor) -> Tensor:
+    """The divisors (B, 1, 1, 8, 1, 8), in whole numbers from 1 to 255."""
+    return ((base * scale + 50) / 100).floor().clamp_(1, 255).view(-1, 1, 1, 8, 1, 8)
 
 
-_CONSTANTS: dict[tuple, Tensor] = {}
-
-
-def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Whole numbers as a tensor that is copied to a device once: a CUDA graph cannot wait for it."""
-    if (values, device) not in _CONSTANTS:
-        with torch.inference_mode(False):
-            _CONSTANTS[values, device] = torch.tensor(values, device=device)
-    return _CONSTANTS[values, device]
+@lru_cache
+def tables(device: torch.device) -> Tensor:
+    """Both tables (2, 64) of JPEG. They are copied to a device once: a CUDA graph cannot wait for a copy."""
+    with torch.inference_mode(False):
+        return torch.tensor([LUMINANCE, CHROMINANCE], device=device, dtype=torch.float32)
 
 
 # ---- chance on the device ------------------------------------------------------------------------------------------

@@ -17,7 +17,17 @@ from .exemplars import (
     reliable,
     scores,
 )
-from .model import MSM_PAPER, Found, Msm, MsmConfig, Stages, StraightCrops, run, straight_batch
+from .model import (
+    MSM_PAPER,
+    Found,
+    Msm,
+    MsmConfig,
+    Stages,
+    StraightBatches,
+    StraightCrops,
+    run,
+    straight_batch,
+)
 from .network import (
     HEAT_LITE,
     HEAT_PAPER,
@@ -28,8 +38,11 @@ from .network import (
     RegressionConfig,
     RegressionNet,
     heat,
+    heat_loss,
     point_loss,
 )
+from .stgan import LITE as STGAN_LITE
+from .stgan import PAPER as STGAN_PAPER
 from .stgan import (
     Discriminator,
     Generator,
@@ -54,9 +67,10 @@ from .stgan import (
 
 __all__ = [
     "FRAME", "HEAT_LITE", "HEAT_PAPER", "INNER", "MSM_PAPER", "OUTLINE", "PUPILS", "RADIUS", "REGRESSION_LITE",
-    "REGRESSION_PAPER", "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet", "Msm", "MsmConfig", "Pose",
-    "RegressionConfig", "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig", "Stages", "StraightCrops",
-    "adversarial_loss", "canonical", "clean_score", "discriminator_objective", "fit_theta", "from_frame", "grid",
-    "heat", "mean_face", "move", "move_back", "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable",
-    "run", "scores", "stgan_loss", "straight_batch", "straighten", "to_frame", "true_theta",
+    "REGRESSION_PAPER", "STGAN_LITE", "STGAN_PAPER", "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet",
+    "Msm", "MsmConfig", "Pose", "RegressionConfig", "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig",
+    "Stages", "StraightBatches", "StraightCrops", "adversarial_loss", "canonical", "clean_score",
+    "discriminator_objective", "fit_theta", "from_frame", "grid", "heat", "heat_loss", "mean_face", "move", "move_back",
+    "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores", "stgan_loss",
+    "straight_batch", "straighten", "to_frame", "true_theta",
 ]

@@ -4,6 +4,7 @@ Shapes: images (B, C, S, S), landmarks (B, K, 2) in pixels of the rough crop unl
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from .stgan import (
     from_frame,
     move,
     move_back,
+    product,
     straighten,
     to_frame,
     true_theta,
@@ -94,7 +96,7 @@ class Msm(nn.Module):
     """Generator, hourglass and, as a buffer, the exemplars. ``assemble`` makes one of trained parts.
 
     Exemplars that are all zero, as in a new module, are none: such a model rebuilds nothing, and its landmarks are the
-    hourglass's.
+    hourglass's. The generator that is shipped was trained without the adversary (b = 0 in Eq. 5).
 
     Source: MSM Fig. 1; the three were trained apart (section IV-C).
     """
@@ -226,9 +228,7 @@ class StraightCrops(Dataset):
 
     def __init__(self, crops: Any, mean: ArrayLike, rotation: float = 12.0, scale: float = 0.12, shift: float = 0.09,
                  seed: int = 0, margin: float = MARGIN):
-        for name, value in (("rotation", rotation), ("scale", scale), ("shift", shift)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        _check_spread(rotation, scale, shift)
         self.crops, self.mean = crops, torch.as_tensor(np.asarray(mean), dtype=torch.float64)
         self.spread, self.seed, self.margin = (rotation, scale, shift), seed, margin
 
@@ -278,6 +278,61 @@ def straight_batch(images: Tensor, landmarks: Tensor, uniforms: Tensor, mean: Te
     return _straightened(images, landmarks, theta, normals.to(landmarks), (rotation, scale, shift))
 
 
+class StraightBatches:
+    """``StraightCrops`` as batched data, which a training loop makes on the device, see ``data.batches``.
+
+    Args:
+        crops: ``data.BatchedCrops`` of annotated faces, with an augmentation of its own or none.
+        mean, rotation, scale, shift, seed, margin: see ``StraightCrops``.
+    """
+
+    def __init__(self, crops: Any, mean: ArrayLike, rotation: float = 12.0, scale: float = 0.12, shift: float = 0.09,
+                 seed: int = 0, margin: float = MARGIN):
+        _check_spread(rotation, scale, shift)
+        self.crops, self.seed, self.options = crops, seed, (rotation, scale, shift, margin)
+        self.mean = torch.as_tensor(np.asarray(mean), dtype=torch.float32).to(crops.device)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Crop ``index`` as in epoch 0."""
+        return self.at(0, index)
+
+    @property
+    def device(self) -> torch.device:
+        return self.crops.device
+
+    def to(self, device: str | torch.device) -> "StraightBatches":
+        """Move the faces; the same object."""
+        self.crops.to(device)
+        self.mean = self.mean.to(device)
+        return self
+
+    def at(self, epoch: int, index: int) -> dict[str, Tensor]:
+        """Crop ``index`` as seen in ``epoch`` and in any batch."""
+        draws = {name: tensor.to(self.device) for name, tensor in self.draws([(epoch, index)]).items()}
+        return {name: tensor[0] for name, tensor in self.batch(draws).items()}
+
+    def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The chance of some crops, on the CPU: that of ``crops``, and ``away`` (B, 4), see ``straight_batch``."""
+        away = [np.random.default_rng((self.seed, epoch, index, 1)).random(4, np.float32) for epoch, index in keys]
+        return {**self.crops.draws(keys), "away": torch.from_numpy(np.stack(away))}
+
+    @torch.no_grad()
+    def batch(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Image, landmarks and visibility from draws that lie on the device of the faces."""
+        crops = self.crops.batch(draws)
+        image, landmarks = straight_batch(crops["image"], crops["landmarks"], draws["away"], self.mean, *self.options)
+        return {"image": image, "landmarks": landmarks, "visibility": crops["visibility"]}
+
+
+def _check_spread(rotation: float, scale: float, shift: float) -> None:
+    for name, value in (("rotation", rotation), ("scale", scale), ("shift", shift)):
+        if not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
 def _straightened(images: Tensor, landmarks: Tensor, theta: Tensor, normals: Tensor,
                   spread: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     """Crops straightened by a theta that is off by ``normals`` (B, 4) times ``spread``, and their landmarks."""
@@ -286,6 +341,6 @@ def _straightened(images: Tensor, landmarks: Tensor, theta: Tensor, normals: Ten
     cos, sin = factor * angle.cos(), factor * angle.sin()
     turn = torch.stack([cos, -sin, sin, cos], -1).view(-1, 2, 2)
     # straight <- disturbed: places are turned and moved before theta reads them
-    away = theta[..., :2] @ (2 * shift * normals[:, 2:, None]) + theta[..., 2:]
-    theta = torch.cat([theta[..., :2] @ turn, away], -1)
+    away = product(theta[..., :2], 2 * shift * normals[:, 2:, None]) + theta[..., 2:]
+    theta = torch.cat([product(theta[..., :2], turn), away], -1)
     return straighten(images, theta.to(images.dtype)), move_back(landmarks, theta, images.shape[-1])

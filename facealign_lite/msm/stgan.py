@@ -144,9 +144,10 @@ def grid(theta: Tensor, size: int) -> Tensor:
     _check_theta(theta, "theta")
     # pixel p of a side of S, whose content covers [-0.5, S - 0.5], lies at (2 p + 1) / S - 1
     along = (2 * torch.arange(size, dtype=theta.dtype, device=theta.device) + 1) / size - 1
-    y, x = torch.meshgrid(along, along, indexing="ij")
-    target = torch.stack([x, y, torch.ones_like(x)], -1)                        # (S, S, 3)
-    return torch.einsum("bij,yxj->byxi", theta, target)
+    x, y = along[:, None], along[:, None, None]                                 # (S, 1), (S, 1, 1)
+    across, down, shift = theta[:, None, None].unbind(-1)                       # (B, 1, 1, 2)
+    # theta (x, y, 1)^T, column by column: a matrix product would be one of bfloat16 under autocast
+    return (across * x + shift) + down * y                                      # (B, 1, S, 2) + (B, S, 1, 2)
 
 
 def straighten(images: Tensor, theta: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ def move(points: Tensor, theta: Tensor, size: int) -> Tensor:
     Source: MSM Algorithm 2 line 14, where the print inverts a theta that Eq. 2 already defines in this direction.
     """
     matrix = pixel_map(theta, size)
-    return points @ matrix[..., :2].mT + matrix[:, None, :, 2]
+    return product(points, matrix[..., :2].mT) + matrix[:, None, :, 2]
 
 
 def move_back(points: Tensor, theta: Tensor, size: int) -> Tensor:
@@ -183,7 +184,12 @@ def move_back(points: Tensor, theta: Tensor, size: int) -> Tensor:
     (a, b), (c, d) = (row.unbind(-1) for row in matrix[..., :2].unbind(-2))
     # [[a, b], [c, d]]^-1 = [[d, -b], [-c, a]] / (a d - b c), which unlike a solver asks nothing of the device
     back = torch.stack([d, -b, -c, a], -1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
-    return (points - matrix[:, None, :, 2]) @ back.mT
+    return product(points - matrix[:, None, :, 2], back.mT)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b of small matrices (..., M, N) and (..., N, P), exact under autocast, whose products are of bfloat16."""
+    return (a[..., None] * b[..., None, :, :]).sum(-2)
 
 
 # ---- the true theta, and how far one is from it --------------------------------------------------------------------

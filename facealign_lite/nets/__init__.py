@@ -2,7 +2,7 @@
 
 from .blocks import Hierarchical, Residual, parameter_count, to_grey
 from .capture import captured
-from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, StackedHourglass
+from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, HourglassStack, StackedHourglass, check_images
 from .hrnet import HRNet, HRNetConfig
 from .losses import constant, landmark_loss, mse_loss, soft_argmax
 from .reading import Reading, fold_mirrored, read_maps
@@ -10,8 +10,7 @@ from .resnet import ResNet, ResNetConfig
 from .vgg import VGG
 
 __all__ = [
-    "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "ResNet",
-    "Reading", "ResNetConfig", "Residual", "StackedHourglass", "captured", "constant", "fold_mirrored",
-    "landmark_loss", "mse_loss",
-    "parameter_count", "read_maps", "soft_argmax", "to_grey",
+    "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "HourglassStack",
+    "Reading", "ResNet", "ResNetConfig", "Residual", "StackedHourglass", "captured", "check_images", "constant",
+    "fold_mirrored", "landmark_loss", "mse_loss", "parameter_count", "read_maps", "soft_argmax", "to_grey",
 ]

@@ -80,32 +80,82 @@ class Hourglass(nn.Module):
         return [self.across(x) + (up if self.doubles else F.interpolate(up, scale_factor=2)), *lower]
 
 
-class StackedHourglass(nn.Module):
-    """Hourglasses in a row, each reading the features and heatmaps of the one before.
+class HourglassStack(nn.Module):
+    """Hourglasses in a row behind a stem, each reading the features and the maps of the one before.
+
+    Args:
+        stem: what makes features (B, channels, h, w) of images.
+        channels: width of all features.
+        maps: K, how many every hourglass predicts.
+        stacks: number of hourglasses.
+        depth: halvings inside one.
+        block: makes the units, by input and output width.
 
     Source: Newell et al. 2016, Fig. 4 and section 3; the prediction of every stack is supervised.
+    """
+
+    back = "back_heatmaps"                    # name of what brings maps back to features, as weights files have it
+
+    def __init__(self, stem: nn.Module, channels: int, maps: int, stacks: int, depth: int,
+                 block: Callable[[int, int], nn.Module] = Residual):
+        super().__init__()
+        self.stem = stem
+        self.hourglasses = nn.ModuleList(Hourglass(depth, channels, block) for _ in range(stacks))
+        self.features = nn.ModuleList(
+            nn.Sequential(block(channels, channels), nn.Conv2d(channels, channels, 1, bias=False),
+                          nn.BatchNorm2d(channels), nn.ReLU())
+            for _ in range(stacks))
+        self.heads = nn.ModuleList(nn.Conv2d(channels, maps, 1) for _ in range(stacks))
+        self.back_features = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(stacks - 1))
+        setattr(self, self.back, nn.ModuleList(nn.Conv2d(maps, channels, 1) for _ in range(stacks - 1)))
+
+    def run(self, images: Tensor, from_stem: bool = False) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of every stack, and features of the last.
+
+        Args:
+            images: whatever the stem takes.
+            from_stem: what comes back is added to what the stem saw, not to what the hourglass before was given; with
+                two stacks that is the same.
+
+        Returns:
+            maps: ``stacks`` tensors (B, K, h, w).
+            features: those the last maps were read from, (B, C, h, w), then what its hourglass gave at every half size.
+        """
+        low, maps, back_maps = self.stem(images), [], getattr(self, self.back)
+        x = low
+        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
+            scales = hourglass.scales(x)                                        # (B, C, h, w), (B, C, h/2, w/2), ...
+            found = features(scales[0])
+            maps.append(head(found))                                            # (B, K, h, w)
+            if i < len(self.hourglasses) - 1:
+                x = (low if from_stem else x) + self.back_features[i](found) + back_maps[i](maps[-1])
+        return maps, [found, *scales[1:]]
+
+
+def check_images(images: Tensor, channels: int, multiple: int) -> None:
+    """Raises ValueError unless ``images`` are (B, channels, H, W) of sides that can be halved as often as is needed."""
+    if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % multiple or images.shape[3] % multiple:
+        raise ValueError(f"images must be (B, {channels}, H, W) with H and W multiples of {multiple}, "
+                         f"got shape {tuple(images.shape)}")
+
+
+class StackedHourglass(HourglassStack):
+    """The stacked hourglass as published: its stem goes to a quarter of the image.
+
+    Source: Newell et al. 2016, Fig. 4 and section 3.
     """
 
     inputs = ("image",)
 
     def __init__(self, config: HourglassConfig = LITE):
-        super().__init__()
-        self.config = config
         first, before, *after = config.stem
         residuals = [Residual(a, b) for a, b in zip([before, *after], after)]
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv2d(config.in_channels, first, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
             Residual(first, before), nn.MaxPool2d(2), *residuals,
         )
-        width, last = config.channels, config.stacks - 1
-        self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stacks))
-        self.features = nn.ModuleList(
-            nn.Sequential(Residual(width, width), nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width),
-                          nn.ReLU())
-            for _ in range(config.stacks))
-        self.heads = nn.ModuleList(nn.Conv2d(width, config.landmarks, 1) for _ in range(config.stacks))
-        self.back_features = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(last))
-        self.back_heatmaps = nn.ModuleList(nn.Conv2d(config.landmarks, width, 1) for _ in range(last))
+        super().__init__(stem, config.channels, config.landmarks, config.stacks, config.depth)
+        self.config = config
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Heatmaps of every stack, the last being the prediction.
@@ -119,17 +169,8 @@ class StackedHourglass(nn.Module):
         Raises:
             ValueError: if ``images`` has another number of channels or a size the hourglass cannot halve.
         """
-        wanted, multiple = self.config.in_channels, 4 << self.config.depth
-        if images.ndim != 4 or images.shape[1] != wanted or images.shape[2] % multiple or images.shape[3] % multiple:
-            raise ValueError(f"images must be (B, {wanted}, H, W) with H and W multiples of {multiple}, "
-                             f"got shape {tuple(images.shape)}")
-        x, outputs = self.stem(images), []
-        for i, (hourglass, features, head) in enumerate(zip(self.hourglasses, self.features, self.heads)):
-            f = features(hourglass(x))                                          # (B, C, S/4, S/4)
-            outputs.append(head(f))                                             # (B, K, S/4, S/4)
-            if i < self.config.stacks - 1:
-                x = x + self.back_features[i](f) + self.back_heatmaps[i](outputs[-1])
-        return outputs
+        check_images(images, self.config.in_channels, 4 << self.config.depth)
+        return self.run(images)[0]
 
     def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
         """Landmarks in crop pixels, from the maps of the last stack; see ``nets.reading``."""

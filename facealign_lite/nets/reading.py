@@ -33,6 +33,7 @@ class Reading:
     contours: Sequence[Mapping[str, NDArray]] | None = None   # curves of each crop by name of ``markups.CONTOURS``
     reliable: Tensor | None = None                        # (B, K) bool: which landmarks were seen, not rebuilt
     theta: Tensor | None = None                           # (B, 2, 3) by which the crop was straightened
+    contour_scores: Sequence[Mapping[str, float]] | None = None   # in [0, 1], how sure the network is of each curve
 
 
 def read_maps(maps: Tensor, size: int | tuple[int, int], way: str = "soft_argmax", mirrored: bool = False) -> Reading:

@@ -87,8 +87,15 @@ def data(budget: Mapping[str, Any]) -> str:
 
 
 def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
-    """The lite network at a budget's size, but for those ``parts``."""
-    return replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
+    """The lite network at a budget's size, but for those ``parts``; maps of another size have the paper's lengths."""
+    size = budget.get("image_size", acenet.LITE.image_size)
+    sized = replace(acenet.LITE, image_size=size, **parts)
+    return sized if size == acenet.LITE.image_size else acenet.scaled(sized)
+
+
+def two_domains(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``acenet.ace_loss`` must know: the network, and how real and rendered faces lie in a batch of ``train``."""
+    return {"config": config(budget), "layout": "halves" if budget.get("crops") == "batched" else "in_turn"}
 
 
 def pack(folder: Path, name: str, budget: Mapping[str, Any] | None = None) -> PackedFaces:
@@ -175,8 +182,8 @@ def reader(model: torch.nn.Module, faces: Sequence[Any], landmarks: bool = False
         def to_image(points: np.ndarray) -> np.ndarray:
             return geometry.transform(heatmaps.to_image(points, size[1], size[0]), geometry.invert(matrices[i]))
         if landmarks:
-            return through(to_image(acenet.read_anchors(maps[i]).double().numpy()))
-        anchors, contours = acenet.read(maps[i])
+            return through(to_image(acenet.read_anchors(maps[i], model.config.read_sigma).double().numpy()))
+        anchors, contours = acenet.read(maps[i], model.config)
         return to_image(anchors), {name: to_image(line) for name, line in contours.items()}
     return read
 
@@ -272,18 +279,19 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def one(*some: Any, **more: Any) -> Arm:
         return arm(budget, device, *some, **more)
+    two, own = two_domains(budget), {"config": config(budget)}
     return {
-        "ace": one(acenet.ace_loss()), "line": one(acenet.lines_loss(), second="real"),
+        "ace": one(acenet.ace_loss(**two)), "line": one(acenet.lines_loss(**own), second="real"),
         # not in the paper: as many real faces a step as the arms that share their batch with synthetic ones
-        "line_half": one(acenet.lines_loss(), second="real", share=0.5),
-        "landmarks": one(acenet.points_loss(), second="real", landmarks=True),
-        "ace_sparse": one(acenet.ace_loss(SPARSE)),
-        "line_sparse": one(acenet.lines_loss(SPARSE), second="real"),           # nor this one, nor its half
+        "line_half": one(acenet.lines_loss(**own), second="real", share=0.5),
+        "landmarks": one(acenet.points_loss(**own), second="real", landmarks=True),
+        "ace_sparse": one(acenet.ace_loss(SPARSE, **two)),
+        "line_sparse": one(acenet.lines_loss(SPARSE, **own), second="real"),    # nor this one, nor its half
         "gt68_line": drawn(budget, "68", 1), "gt68_interp": drawn(budget, "68", 2),
         "gt36_line": drawn(budget, SPARSE, 1), "gt36_interp": drawn(budget, SPARSE, 2),
-        "line_star": one(acenet.lines_loss(exact="synthetic")),
-        "synthetic_only": one(acenet.lines_loss(exact="always"), first="synthetic"),
-        "real_contours": one(acenet.lines_loss(exact="always"), second="real"),
-        "ace_cubic": one(acenet.ace_loss(reading="bicubic")),                   # ours: contourness read between pixels
-        "line_sparse_half": one(acenet.lines_loss(SPARSE), second="real", share=0.5),
+        "line_star": one(acenet.lines_loss(exact="synthetic", **own)),
+        "synthetic_only": one(acenet.lines_loss(exact="always", **own), first="synthetic"),
+        "real_contours": one(acenet.lines_loss(exact="always", **own), second="real"),
+        "ace_cubic": one(acenet.ace_loss(reading="bicubic", **two)),           # ours: contourness read between pixels
+        "line_sparse_half": one(acenet.lines_loss(SPARSE, **own), second="real", share=0.5),
     }

@@ -87,10 +87,12 @@ def data(budget: Mapping[str, Any]) -> str:
 
 
 def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
-    """The lite network at a budget's size, but for those ``parts``; maps of another size have the paper's lengths."""
-    size = budget.get("image_size", acenet.LITE.image_size)
-    sized = replace(acenet.LITE, image_size=size, **parts)
-    return sized if size == acenet.LITE.image_size else acenet.scaled(sized)
+    """The lite network at a budget's size, but for those ``parts``; at the GPU budget with the paper's lengths, scaled.
+
+    The records of the lite budget were made with the paper's width of contours, in pixels, on maps of half its size.
+    """
+    sized = replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
+    return acenet.scaled(sized) if "crops" in budget else sized
 
 
 def two_domains(budget: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,19 +281,19 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def one(*some: Any, **more: Any) -> Arm:
         return arm(budget, device, *some, **more)
-    two, own = two_domains(budget), {"config": config(budget)}
+    size, two = config(budget), two_domains(budget)
     return {
-        "ace": one(acenet.ace_loss(**two)), "line": one(acenet.lines_loss(**own), second="real"),
+        "ace": one(acenet.ace_loss(**two)), "line": one(acenet.lines_loss(config=size), second="real"),
         # not in the paper: as many real faces a step as the arms that share their batch with synthetic ones
-        "line_half": one(acenet.lines_loss(**own), second="real", share=0.5),
-        "landmarks": one(acenet.points_loss(**own), second="real", landmarks=True),
+        "line_half": one(acenet.lines_loss(config=size), second="real", share=0.5),
+        "landmarks": one(acenet.points_loss(config=size), second="real", landmarks=True),
         "ace_sparse": one(acenet.ace_loss(SPARSE, **two)),
-        "line_sparse": one(acenet.lines_loss(SPARSE, **own), second="real"),    # nor this one, nor its half
+        "line_sparse": one(acenet.lines_loss(SPARSE, config=size), second="real"),     # nor this one, nor its half
         "gt68_line": drawn(budget, "68", 1), "gt68_interp": drawn(budget, "68", 2),
         "gt36_line": drawn(budget, SPARSE, 1), "gt36_interp": drawn(budget, SPARSE, 2),
-        "line_star": one(acenet.lines_loss(exact="synthetic", **own)),
-        "synthetic_only": one(acenet.lines_loss(exact="always", **own), first="synthetic"),
-        "real_contours": one(acenet.lines_loss(exact="always", **own), second="real"),
-        "ace_cubic": one(acenet.ace_loss(reading="bicubic", **two)),           # ours: contourness read between pixels
-        "line_sparse_half": one(acenet.lines_loss(SPARSE, **own), second="real", share=0.5),
+        "line_star": one(acenet.lines_loss(exact="synthetic", config=size)),
+        "synthetic_only": one(acenet.lines_loss(exact="always", config=size), first="synthetic"),
+        "real_contours": one(acenet.lines_loss(exact="always", config=size), second="real"),
+        "ace_cubic": one(acenet.ace_loss(reading="bicubic", **two)),            # ours: contourness read between pixels
+        "line_sparse_half": one(acenet.lines_loss(SPARSE, config=size), second="real", share=0.5),
     }

@@ -8,7 +8,7 @@ import torch
 from capture import assert_capturable
 
 from facealign_lite import heatmaps, markups, nets, scpan, zoo
-from facealign_lite.data import Crops, Sample
+from facealign_lite.data import BatchedCrops, Crops, Sample
 from facealign_lite.evaluation import evaluate
 from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Weights, read, scpan_loss
 from facealign_lite.training import TrainConfig, fit
@@ -366,3 +366,38 @@ def test_evaluation_reads_votes():
             return true.maps
     found = evaluate(Knows(replace(TINY, image_size=128)), faces, device="cpu")
     assert found.predicted.shape == (2, 68, 2) and 0 < found.errors.mean() < 0.02
+
+
+def test_pairs_of_a_whole_batch_are_pairs():
+    """Twins lie where their linear map puts them, halves are labelled and not, and a batch changes no pair."""
+    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
+                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
+    crops, others = (BatchedCrops(faces, 32, None, seed) for seed in (0, 1))
+    keys = [(0, 1), (2, 4), (1, 0)]
+    for data, halves in ((scpan.BatchedPairs(crops, turn=20, scale=(0.8, 1.0), shift=0.1), 1),
+                         (scpan.BatchedPairs(crops, others, turn=20, scale=(0.8, 1.0)), 2)):
+        batch = data.batch(data.draws(keys))
+        assert batch["image"].shape == (3 * halves, 2, 1, 32, 32) and batch["image"].abs().max() <= 0.5
+        assert batch["labelled"].tolist() == [1.0] * 3 + [0.0] * 3 * (halves - 1)
+        assert batch["landmarks"][3:].isnan().all() and batch["landmarks"][:3].isfinite().all()
+        linear, points = batch["linear"], batch["landmarks"][:3]
+        torch.testing.assert_close(scpan.move_points(points[:, 0], linear[:3], 32, FLIP), points[:, 1])
+        grown = torch.linalg.det(linear[..., :2]).abs().sqrt()
+        assert (grown >= 0.8 - 1e-5).all() and (grown <= 1 + 1e-5).all() and len(linear.unique(dim=0)) == len(linear)
+        alone = data.batch(data.draws(keys[1:2]))
+        for name, value in alone.items():
+            torch.testing.assert_close(value, batch[name][1::3], equal_nan=True)
+
+
+def test_a_step_on_batched_pairs_can_be_captured():
+    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
+                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
+    crops = BatchedCrops(faces, 32, None)
+    data, loss, model = scpan.BatchedPairs(crops, crops), scpan_loss(TINY, labelled_count=2), Scpan(TINY).train()
+    draws = data.draws([(0, 0), (0, 1)])
+
+    def step():
+        batch = data.batch(draws)
+        sum(loss(model(batch["image"]), batch).values()).backward()
+    step()                                                              # constants are made once
+    assert_capturable(step)

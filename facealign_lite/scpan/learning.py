@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import markups
+from facealign_lite.data import BatchedCrops, Further, Halves
+from facealign_lite.data.effects import uniform
 
-from .disturbances import SCALE, TURN, disturb, move_points
+from .disturbances import DRAWS, SCALE, TURN, disturb, disturb_by, move_points
 from .fields import boundaries_of
 from .losses import WEIGHTS, Maps, Weights, calibration_terms, supervised_terms
 from .network import ScpanConfig
@@ -68,6 +70,40 @@ class Pairs(Dataset):
         landmarks = torch.cat([points, moved])
         return {"image": torch.cat([image, twin]), "linear": linear[0], "labelled": torch.tensor(float(kind == 0)),
                 "landmarks": landmarks if kind == 0 else torch.full_like(landmarks, torch.nan)}
+
+
+class BatchedPairs(Further):
+    """``Pairs`` as batched data, made on the device of the crops, see ``data.batches``.
+
+    With unlabelled crops a key is a labelled pair and an unlabelled one: of B keys the first B pairs of a batch have
+    labels and the last B have none, ``labelled_count`` of ``scpan_loss``.
+
+    Args:
+        labelled, unlabelled: ``data.BatchedCrops``.
+        seed, turn, scale, shift: as for ``Pairs``, but other draws.
+    """
+
+    def __init__(self, labelled: BatchedCrops, unlabelled: BatchedCrops | None = None, seed: int = 0,
+                 turn: float = TURN, scale: tuple[float, float] = SCALE, shift: float = 0.0):
+        data = labelled if unlabelled is None else Halves(labelled, unlabelled, "unlabelled")
+        self.how = {"turn": turn, "scale": scale, "shift": shift}
+        # of every crop: what is done to it, and the key of its grain
+        super().__init__(data, (DRAWS + 1) * (1 if unlabelled is None else 2), self.pair, seed)
+
+    def pair(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """Pictures and twins of N crops, as ``Pairs`` gives them, with chance of N (DRAWS + 1) numbers."""
+        images, points = batch["image"], batch["landmarks"]
+        # the first half of the numbers is that of the first half of the batch
+        chance = torch.cat(chance.split(DRAWS + 1, 1))
+        key = (chance[:, -1] * 2**24).to(torch.int32)
+        grain = uniform(key, torch.Size([len(images), 1 + images.shape[1], *images.shape[2:]]))
+        twins, linear = disturb_by(images, chance[:, :-1], grain, **self.how)
+        moved = move_points(points, linear, tuple(images.shape[-2:]), _flip(points))
+        labelled = 1 - batch["unlabelled"] if "unlabelled" in batch else torch.ones_like(chance[:, 0])
+        landmarks = torch.stack([points, moved], 1)
+        landmarks = torch.where(labelled[:, None, None, None] > 0, landmarks, torch.nan)
+        return {"image": torch.stack([images, twins], 1), "linear": linear, "labelled": labelled,
+                "landmarks": landmarks}
 
 
 def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import make_interp_spline
 
-from facealign_lite.arrays import finite, floats
+from facealign_lite.arrays import finite, floats, number
 
 Array = NDArray[np.float64]
 MOST = 10**7         # points that a curve is resampled into
@@ -42,10 +42,12 @@ def compose(after: ArrayLike, before: ArrayLike) -> Array:
 
 def similarity(scale: float = 1.0, angle: float = 0.0, translation: ArrayLike = (0.0, 0.0)) -> Array:
     """Scale, turn by ``angle`` radians (clockwise on the screen, where y points down), then move: (2, 3)."""
-    scale, angle = float(finite(scale, "scale")), float(finite(angle, "angle"))
+    scale, angle = number(scale, "scale"), number(angle, "angle")
     translation = finite(translation, "translation")
     if translation.shape != (2,):
         raise ValueError(f"translation must be (2,), got shape {translation.shape}")
+    if not (np.isfinite(scale) and np.isfinite(angle)):
+        raise ValueError(f"scale and angle must be finite, got {scale} and {angle}")
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     return np.column_stack([[[cosine, -sine], [sine, cosine]], translation])
 
@@ -111,7 +113,7 @@ def spline(points: ArrayLike, n: int, degree: int = 2) -> Array:
 
 def distance_to_segments(points: ArrayLike, starts: ArrayLike, ends: ArrayLike) -> Array:
     """Distance of points (..., 2) from each of S segments, (..., S); a segment of no length is a point."""
-    points, starts, ends = _points(points), _points(starts), _points(ends)
+    points, starts, ends = (finite(_points(those), "points") for those in (points, starts, ends))
     if starts.shape != ends.shape or starts.ndim != 2:
         raise ValueError(f"starts and ends must both be (S, 2), got {starts.shape} and {ends.shape}")
     along = ends - starts                                                       # (S, 2)

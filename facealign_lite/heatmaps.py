@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facealign_lite.arrays import plain
+from facealign_lite.arrays import number, plain
 
 Size = int | tuple[int, int]
 
@@ -89,6 +89,7 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", ch
     """
     height, width = _size(size, "size")
     _check_name(shape, SHAPES, "shape")
+    sigma = number(sigma, "sigma")
     if not THINNEST <= sigma <= WIDEST:
         raise ValueError(f"sigma must be positive, from {THINNEST} to {WIDEST}, got {sigma}")
     points = _check_points(points, check)

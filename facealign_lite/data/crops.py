@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import geometry, markups
-from facealign_lite.arrays import finite, floats, plain
+from facealign_lite.arrays import finite, floats, number, plain
 
 from .augmentation import Augmentation
 from .samples import MAX_PIXELS, box_of, check_box, load_image, stacked_contours
@@ -41,10 +41,11 @@ def crop_matrix(box: ArrayLike, size: int, margin: float = MARGIN, angle: float 
         ValueError: if the box has no area, size, 1 + margin or scale is not positive, or a number is not finite.
     """
     box = check_box(box)
+    size, margin, scale = number(size, "size"), number(margin, "margin"), number(scale, "scale")
     if not (0 < size < np.inf and 0 < 1 + margin < np.inf and 0 < scale < np.inf):
         raise ValueError(f"size, 1 + margin and scale must be positive, got {size}, {1 + margin}, {scale}")
     side = max(box[2] - box[0], box[3] - box[1]) * (1 + margin) * scale
-    shift, angle = finite(shift, "shift"), float(finite(angle, "angle"))
+    shift, angle = finite(shift, "shift"), number(angle, "angle")
     if shift.shape != (2,):
         raise ValueError(f"shift must be (x, y), got shape {shift.shape}")
     centre = (box[:2] + box[2:]) / 2 + shift * side
@@ -159,7 +160,8 @@ def flip(image: NDArray, landmarks: ArrayLike, markup: str = "68") -> tuple[NDAr
 def grey(image: NDArray) -> NDArray:
     """(H, W, 3) RGB -> (H, W) of the same type; grey stays grey. Raises ValueError for other images."""
     image = plain(image, "image")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and (image.shape[2] != 3 or image.dtype not in PIXELS)):
+    colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype in PIXELS
+    if not image.size or not (colour or image.ndim == 2):
         raise ValueError(f"image must be (H, W) or (H, W, 3) of uint8, uint16 or floats, "
                          f"got {image.dtype} {image.shape}")
     if image.ndim == 2:

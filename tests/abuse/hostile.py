@@ -56,7 +56,8 @@ def _array_only(change):
 
 CHANGES = tuple(_array_only(change) for change in (
     _cast, _cast, _tensor, _tensor, _at_random(np.nan), _at_random(np.inf), _at_random(HUGE), _at_random(1e7),
-    lambda rng, a: a * 0 if a.dtype.kind in "fiubc" else a, lambda rng, a: a[::-1], lambda rng, a: np.asfortranarray(a), lambda rng, a: a[:0],
+    lambda rng, a: a * 0 if a.dtype.kind in "fiubc" else a, lambda rng, a: a[::-1],
+    lambda rng, a: np.asfortranarray(a), lambda rng, a: a[:0],
     lambda rng, a: a[:1], lambda rng, a: a[None], lambda rng, a: a[0], lambda rng, a: a.T, lambda rng, a: a[..., :1],
     lambda rng, a: np.concatenate([a, a], -1), lambda rng, a: np.repeat(a, 2, 0)[::2], lambda rng, a: a.ravel(),
     lambda rng, a: a.tolist(), lambda rng, a: np.broadcast_to(a[:1], a.shape), lambda rng, a: a.ravel()[0],

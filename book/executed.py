@@ -38,12 +38,12 @@ def digest(paths: Iterable[Path]) -> str:
 
 @lru_cache(maxsize=1)
 def _shared() -> str:
-    parts = ("facealign_lite", "experiments", "results", "requirements.txt")
+    parts = ("facealign_lite", "experiments", "results", "book/claims.yml", "requirements.txt")
     return digest([*(ROOT / part for part in parts), Path(__file__)])
 
 
 def fingerprint(notebook: Path) -> str:
-    """Hash of all a run depends on: notebook, library with its assets, experiments, records, pins, Python."""
+    """Hash of all a run depends on: notebook, library with its assets, experiments, records, claims, pins, Python."""
     return hashlib.sha256(f"{sys.version_info[:2]} {_shared()} {digest([notebook])}".encode()).hexdigest()
 
 

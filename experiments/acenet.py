@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import torch
 
-from experiments.faces import packed
+from experiments.faces import cut, packed
 from facealign_lite import acenet, geometry, heatmaps, markups, metrics
-from facealign_lite.data import Augmentation, Crops, PackedFaces
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, Halves, PackedFaces
 from facealign_lite.records import Arm
 from facealign_lite.synthetic import Style, SyntheticFaces, render_face
 from facealign_lite.synthetic.scene import PROPORTIONS
@@ -29,7 +29,7 @@ BUDGETS = {
     "lite": {"steps": 1000, "lr": 1e-2, "settling_steps": 200, "settling_lr": 2e-3, "batch_size": 16, "amp": "bf16"},
     # maps of 128 as in the paper, which takes crops of 256
     "gpu": {"steps": 12_000, "lr": 4e-3, "settling_steps": 2000, "settling_lr": 8e-4, "batch_size": 16, "amp": "bf16",
-            "image_size": 256, "face_size": 320, "faces": 8000},
+            "image_size": 256, "face_size": 320, "faces": 8000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
@@ -87,8 +87,12 @@ def data(budget: Mapping[str, Any]) -> str:
 
 
 def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
-    """The lite network at a budget's size, but for those ``parts``."""
-    return replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
+    """The lite network at a budget's size, but for those ``parts``; at the GPU budget with the paper's lengths, scaled.
+
+    The records of the lite budget were made with the paper's width of contours, in pixels, on maps of half its size.
+    """
+    sized = replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
+    return acenet.scaled(sized) if "crops" in budget else sized
 
 
 def pack(folder: Path, name: str, budget: Mapping[str, Any] | None = None) -> PackedFaces:
@@ -216,11 +220,12 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, loss:
     """
     torch.manual_seed(seed)
     model = acenet.AceNet(config(budget, maps=68) if landmarks else config(budget))
-    real, synthetic = (Crops(faces, model.config.image_size, AUGMENTATION, 2 * seed + half)
+    real, synthetic = (cut(budget, faces, model.config.image_size, AUGMENTATION, 2 * seed + half)
                        for half, faces in enumerate((first, second)))
-    both = acenet.TwoDomains(real, synthetic)
-    settings = TrainConfig(budget["steps"], round(budget["batch_size"] * share), budget["lr"], amp=budget["amp"],
-                           seed=seed, checkpoint_every=200, out=folder, device=device)
+    whole, images = isinstance(real, BatchedCrops), round(budget["batch_size"] * share)
+    both = Halves(real, synthetic, "synthetic") if whole else acenet.TwoDomains(real, synthetic)
+    settings = TrainConfig(budget["steps"], images // 2 if whole else images, budget["lr"], amp=budget["amp"],
+                           seed=seed, checkpoint_every=200, out=folder, device=device)      # an item may be a pair
     yield from steps(model, both, loss, settings, resume=True)
     # From here on with the statistics of the domain that it is for, by unlabelled crops. Under running statistics of
     # both domains, and without this last stretch, unusual faces grew from layer to layer until the maps were flat.
@@ -271,18 +276,19 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def one(*some: Any, **more: Any) -> Arm:
         return arm(budget, device, *some, **more)
+    size = config(budget)
     return {
-        "ace": one(acenet.ace_loss()), "line": one(acenet.lines_loss(), second="real"),
+        "ace": one(acenet.ace_loss(config=size)), "line": one(acenet.lines_loss(config=size), second="real"),
         # not in the paper: as many real faces a step as the arms that share their batch with synthetic ones
-        "line_half": one(acenet.lines_loss(), second="real", share=0.5),
-        "landmarks": one(acenet.points_loss(), second="real", landmarks=True),
-        "ace_sparse": one(acenet.ace_loss(SPARSE)),
-        "line_sparse": one(acenet.lines_loss(SPARSE), second="real"),           # nor this one, nor its half
+        "line_half": one(acenet.lines_loss(config=size), second="real", share=0.5),
+        "landmarks": one(acenet.points_loss(config=size), second="real", landmarks=True),
+        "ace_sparse": one(acenet.ace_loss(SPARSE, config=size)),
+        "line_sparse": one(acenet.lines_loss(SPARSE, config=size), second="real"),     # nor this one, nor its half
         "gt68_line": drawn(budget, "68", 1), "gt68_interp": drawn(budget, "68", 2),
         "gt36_line": drawn(budget, SPARSE, 1), "gt36_interp": drawn(budget, SPARSE, 2),
-        "line_star": one(acenet.lines_loss(exact="synthetic")),
-        "synthetic_only": one(acenet.lines_loss(exact="always"), first="synthetic"),
-        "real_contours": one(acenet.lines_loss(exact="always"), second="real"),
-        "ace_cubic": one(acenet.ace_loss(reading="bicubic")),                   # ours: contourness read between pixels
-        "line_sparse_half": one(acenet.lines_loss(SPARSE), second="real", share=0.5),
+        "line_star": one(acenet.lines_loss(exact="synthetic", config=size)),
+        "synthetic_only": one(acenet.lines_loss(exact="always", config=size), first="synthetic"),
+        "real_contours": one(acenet.lines_loss(exact="always", config=size), second="real"),
+        "ace_cubic": one(acenet.ace_loss(reading="bicubic", config=size)),      # ours: contourness read between pixels
+        "line_sparse_half": one(acenet.lines_loss(SPARSE, config=size), second="real", share=0.5),
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facealign_lite.data import PackedFaces, save_packed
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, PackedFaces, save_packed
 from facealign_lite.evaluation import benchmark
 from facealign_lite.records import lock
 from facealign_lite.synthetic import SyntheticFaces
@@ -33,6 +33,16 @@ def packed(path: Path, faces: Callable[[], Sequence[Any]]) -> PackedFaces:
             return PackedFaces(path)
         except OSError:
             return save_packed(path, faces(), workers=min(16, os.cpu_count() or 1), progress=True)
+
+
+def cut(budget: Mapping[str, Any], faces: Sequence[Any], size: int, augment: Augmentation | None, seed: int
+        ) -> Crops | BatchedCrops:
+    """Training crops: one at a time, or a whole batch at once on the device where the budget says "crops": "batched".
+
+    Both have the same distributions, but other draws; so a budget keeps to one of them.
+    """
+    kind = {"batched": BatchedCrops, "single": Crops}[budget.get("crops", "single")]
+    return kind(faces, size, augment, seed)
 
 
 def words(budget: Mapping[str, Any], test: str = "the first 600 faces of the benchmark") -> str:

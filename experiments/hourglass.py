@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from experiments.faces import FACE_SIZE, pack, words
-from facealign_lite.data import Augmentation, Crops
+from experiments.faces import FACE_SIZE, cut, pack, words
+from facealign_lite.data import Augmentation
 from facealign_lite.evaluation import benchmark, evaluate
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss
 from facealign_lite.records import Arm
@@ -21,7 +21,7 @@ from facealign_lite.training import TrainConfig, steps
 
 WHAT = "augmentation of the lite hourglass, trained and tested on rendered faces"
 BUDGETS = {"lite": {"steps": 800, "batch_size": 32},
-           "gpu": {"steps": 12_000, "batch_size": 64, "faces": 12_000}}
+           "gpu": {"steps": 12_000, "batch_size": 64, "faces": 12_000, "crops": "batched"}}
 SEEDS = {"lite": [0], "gpu": [0, 1, 2, 3, 4]}
 
 FULL = Augmentation()
@@ -42,8 +42,9 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             model = StackedHourglass(LITE)
             config = TrainConfig(budget["steps"], budget["batch_size"], seed=seed, checkpoint_every=100, out=folder,
                                  device=device)
-            crops = Crops(pack(folder.parent, "train", budget), LITE.image_size, augment, seed)
-            yield from steps(model, crops, landmark_loss, config, resume=True)
+            faces = pack(folder.parent, "train", budget)
+            yield from steps(model, cut(budget, faces, LITE.image_size, augment, seed), landmark_loss, config,
+                             resume=True)
             result = evaluate(model, benchmark(FACE_SIZE), device=device)
             return result.figures() | {"subsets": result.subsets(), "errors": result.errors.round(6)}
         return run

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.faces import pack, words
+from experiments.faces import cut, pack, words
 from facealign_lite import metrics, msm
-from facealign_lite.data import Augmentation, Crops, PackedFaces, write_atomic
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, PackedFaces, write_atomic
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.msm import network, stgan
 from facealign_lite.nets import landmark_loss
@@ -31,7 +31,8 @@ BUDGETS = {
     "lite": {"generator_steps": 3000, "generator_lr": 1e-3, "steps": 1200, "lr": 5e-3,
              "regression_steps": 4800, "regression_lr": 7e-4, "batch_size": 16, "amp": "bf16"},   # about equal seconds
     "gpu": {"generator_steps": 30_000, "generator_lr": 1e-3, "steps": 12_000, "lr": 2.5e-3,
-            "regression_steps": 48_000, "regression_lr": 7e-4, "batch_size": 32, "amp": "bf16", "faces": 12_000},
+            "regression_steps": 48_000, "regression_lr": 7e-4, "batch_size": 32, "amp": "bf16", "faces": 12_000,
+            "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
@@ -110,7 +111,7 @@ def straightener(budget: Mapping[str, Any], device: str, seed: int, folder: Path
     torch.manual_seed(seed)
     gan = stgan.StGan()
     mean = torch.from_numpy(msm.mean_face(shapes(folder, budget)))
-    crops = Crops(pack(folder, "train", budget), SIZE, ROUGH, seed)
+    crops = cut(budget, pack(folder, "train", budget), SIZE, ROUGH, seed)
     out = folder / f"msm-generator-{adversarial}-{seed}"
     yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
                                     settings(budget, device, "generator_", seed, out), resume=True))
@@ -121,9 +122,10 @@ def trained(budget: Mapping[str, Any], device: str, seed: int, folder: Path, reg
             ) -> Generator[int, None, torch.nn.Module]:
     """The landmark network of an arm."""
     torch.manual_seed(seed + 1)
-    crops = Crops(pack(folder.parent, "train", budget), SIZE, ROUGH, seed + 1000)
+    crops = cut(budget, pack(folder.parent, "train", budget), SIZE, ROUGH, seed + 1000)
     if straight:
-        crops = msm.StraightCrops(crops, msm.mean_face(shapes(folder.parent, budget)), seed=seed)
+        kind = msm.StraightBatches if isinstance(crops, BatchedCrops) else msm.StraightCrops
+        crops = kind(crops, msm.mean_face(shapes(folder.parent, budget)), seed=seed)
     if regression:
         model, loss, prefix = network.RegressionNet(), network.point_loss, "regression_"
     else:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.faces import packed
+from experiments.faces import cut, packed
 from facealign_lite import rht
 from facealign_lite.data import Augmentation, PackedFaces, write_atomic
 from facealign_lite.evaluation import BENCHMARK_SEED, Evaluation, evaluate
 from facealign_lite.records import Arm, lock
-from facealign_lite.rht import Pairs, References, Rht, rht_loss
+from facealign_lite.rht import BatchedPairs, Pairs, References, Rht, rht_loss
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, steps
 
@@ -30,7 +30,7 @@ BUDGETS = {
     "lite": {"image_size": 64, "steps": 800, "batch_size": 16, "lr": 6e-3, "amp": "bf16"},
     # 32 x 32 places to be matched, as in the paper: with 8 x 8 even perfect matches leave 16 % of the eye distance
     "gpu": {"image_size": 256, "steps": 12_000, "batch_size": 32, "lr": 2e-3, "amp": "bf16", "face_size": 320,
-            "faces": 4000},
+            "faces": 4000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
@@ -102,7 +102,10 @@ def train(budget: Mapping[str, Any], device: str, config: rht.RhtConfig, faces: 
     """One run; each face with another random reference at every look."""
     torch.manual_seed(seed)
     model = Rht(config)
-    pairs = Pairs(faces, references, size=config.image_size, augment=AUGMENTATION, seed=seed)
+    if budget.get("crops") == "batched":
+        pairs = BatchedPairs(cut(budget, faces, config.image_size, AUGMENTATION, seed), references, seed)
+    else:
+        pairs = Pairs(faces, references, size=config.image_size, augment=AUGMENTATION, seed=seed)
     settings = TrainConfig(budget["steps"], budget["batch_size"], budget["lr"], amp=budget["amp"], seed=seed,
                            checkpoint_every=100, out=folder, device=device)
     yield from steps(model, pairs, rht_loss(config), settings, resume=folder is not None)
@@ -124,7 +127,11 @@ def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, 
         switches: what differs from ``base``.
         lent: "mean_shape" or "wrong": what all references are made of, in training and test; whole faces if empty.
     """
-    config = replace(base, image_size=budget["image_size"], **(switches or {}))
+    # the records of the lite budget were made with one sigma, in map pixels, for maps of every size, and before
+    # encoders were normalised
+    base = base.scaled(budget["image_size"]) if "crops" in budget else replace(
+        base, image_size=budget["image_size"], normalized=False)
+    config = replace(base, **(switches or {}))
 
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from experiments.faces import pack, words
+from experiments.faces import cut, pack, words
 from facealign_lite import scpan
-from facealign_lite.data import Augmentation, Crops
+from facealign_lite.data import Augmentation, BatchedCrops
 from facealign_lite.evaluation import Evaluation, evaluate
 from facealign_lite.nets import Reading, parameter_count, read_maps
 from facealign_lite.records import Arm
@@ -32,7 +32,7 @@ BUDGETS = {
              "amp": "bf16"},
     # maps four times as large; the paper: 256 pixels, turns of 60 degrees, 200,000 iterations
     "gpu": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "steps": 20_000, "lr": 3e-3, "pairs_a_step": 16,
-            "amp": "bf16", "faces": 12_000},
+            "amp": "bf16", "faces": 12_000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 data = words
@@ -48,8 +48,14 @@ ONLY = scpan.Weights(last=1, field=0, coordinates=0, earlier=0, calibrated=0)
 
 
 def lite(budget: Mapping[str, Any], **parts: Any) -> scpan.ScpanConfig:
-    """The lite network at a budget's size, but for those ``parts``."""
-    return replace(scpan.LITE, image_size=budget["image_size"], **parts)
+    """The lite network at a budget's size, but for those ``parts``.
+
+    The records of the lite budget were made with the paper's lengths in pixels on maps of a quarter of its size, and so
+    would be what is added to them; elsewhere lengths keep their share of the map.
+    """
+    as_then = "crops" not in budget
+    whole = scpan.ScpanConfig(image_size=budget["image_size"]) if as_then else scpan.LITE.scaled(budget["image_size"])
+    return replace(whole, **parts)
 
 
 def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable,
@@ -58,11 +64,15 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
     """One run on pairs of labelled faces, or half and half with unlabelled ones; ``share`` of a step's pairs."""
     torch.manual_seed(seed)
     model = scpan.Scpan(config)
-    halves = [None if faces is None else Crops(faces, config.image_size, augmentation, 2 * seed + k)
+    halves = [None if faces is None else cut(budget, faces, config.image_size, augmentation, 2 * seed + k)
               for k, faces in enumerate((labelled, unlabelled))]
-    settings = TrainConfig(budget["steps"], pairs_of(budget, share), budget["lr"], amp=budget["amp"], seed=seed,
-                           checkpoint_every=100, out=folder, device=device)
-    pairs = scpan.Pairs(*halves, seed=seed, turn=budget["turn"], scale=budget["scale"])
+    whole, items = isinstance(halves[0], BatchedCrops), pairs_of(budget, share)
+    if whole and unlabelled is not None:
+        items //= 2                                     # an item is a labelled pair and an unlabelled one
+    settings = TrainConfig(budget["steps"], items, budget["lr"], amp=budget["amp"], seed=seed, checkpoint_every=100,
+                           out=folder, device=device)
+    pairs = (scpan.BatchedPairs if whole else scpan.Pairs)(*halves, seed=seed, turn=budget["turn"],
+                                                           scale=budget["scale"])
     yield from steps(model, pairs, loss, settings, resume=True)
     return model
 
@@ -114,7 +124,9 @@ def arm(budget: Mapping[str, Any], device: str = "auto", parts: Mapping[str, Any
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))
         labelled = Subset(faces, range(FEW)) if few else faces
         others = Subset(faces, range(FEW, len(faces))) if unlabelled else None
-        loss = scpan.scpan_loss(config, weights, unlabelled=eta, **options)
+        pairs, batched = pairs_of(budget, share), "crops" in budget
+        known = (pairs // 2 if batched else None) if unlabelled else pairs
+        loss = scpan.scpan_loss(config, weights, unlabelled=eta, labelled_count=known, **options)
         model = yield from train(budget, device, seed, folder, config, loss, labelled, others, share)
         unvoted = evaluate(Unvoted(model), test, device=device).errors
         return figures(evaluate(model, test, device=device)) | {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.faces import pack, words
+from experiments.faces import cut, pack, words
 from facealign_lite import tab
 from facealign_lite.data import Augmentation, Crops, PackedFaces
 from facealign_lite.evaluation import evaluate
@@ -27,7 +27,7 @@ BUDGETS = {
              "amp": "bf16"},
     # at lite size: what three seeds of few steps could not tell, eight of many may
     "gpu": {"boundary_steps": 8000, "landmark_steps": 6400, "lr": 4e-3, "landmark_lr": 2.5e-3, "batch_size": 32,
-            "amp": "bf16", "faces": 12_000},
+            "amp": "bf16", "faces": 12_000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4, 5, 6, 7]}
 data = words
@@ -45,7 +45,7 @@ def boundaries(budget: Mapping[str, Any], device: str, seed: int, stem: str, fol
     """The trained boundary part of one stem and seed; the first arm that needs it trains it, all others read it."""
     torch.manual_seed(seed)
     model = tab.SCBE(replace(tab.LITE, stem=stem))
-    crops = Crops(pack(folder, "train", budget), tab.LITE.image_size, Augmentation(), seed)
+    crops = cut(budget, pack(folder, "train", budget), tab.LITE.image_size, Augmentation(), seed)
     out = folder / f"tab-boundaries-{stem}-{seed}"
     yield from shared(lambda: steps(model, crops, tab.boundary_loss(), settings(budget, device, seed, "boundary", out),
                                     resume=True))
@@ -76,7 +76,8 @@ def arm(budget: Mapping[str, Any], device: str = "auto", stem: str = "vgg", scal
         torch.manual_seed(seed + 1)
         model = tab.TAB(replace(tab.LITE, stem=stem, scales=scales, fusion=fusion))
         model.scbe.load_state_dict(boundary_part.state_dict())
-        crops = Crops(pack(folder.parent, "train", budget), tab.LITE.image_size, Augmentation(), seed + 1000)
+        faces = pack(folder.parent, "train", budget)
+        crops = cut(budget, faces, tab.LITE.image_size, Augmentation(), seed + 1000)
         yield from steps(model.freeze(), crops, tab.transform_loss(),
                          settings(budget, device, seed, "landmark", folder), resume=True)
         faces = pack(folder.parent, "test", budget)

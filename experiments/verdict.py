@@ -5,6 +5,7 @@ N faces.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Verdict:
 
 
 def verdict(better: ArrayLike, worse: ArrayLike, effect: float | None = None, allowed: float = 0.0,
-            trained: bool = True, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Verdict:
+            trained: bool = True, level: float = 0.95) -> Verdict:
     """Whether ``better`` errs less than ``worse``, by an interval of the mean paired difference d = worse - better.
 
     The rule:
@@ -54,12 +55,13 @@ def verdict(better: ArrayLike, worse: ArrayLike, effect: float | None = None, al
     Claims that two are level ("nearly as good") have ``allowed``, the loss that still counts as level, in the place of
     zero: *holds* if the whole interval is above -allowed, *does not hold* if it is below.
 
-    The interval is that of Student, by a bootstrap over seeds and one over faces: seeds and faces are drawn anew with
-    replacement, the same faces for all seeds; each bootstrap's variance is enlarged by n / (n - 1), since few are drawn
-    from few; the two are summed, and the degrees of freedom are Satterthwaite's. Percentiles of the draws would be too
-    narrow by far: of three seeds there are ten different draws. What is peculiar to one face in one training counts in
-    both variances, so the interval errs on the wide side. With one seed, how much trainings differ is unknown: the
-    interval is infinite and nothing can be told, unless neither side was ``trained``; then faces alone vary.
+    The interval is that of a bootstrap over both, seeds and faces drawn anew with replacement, the same faces for all
+    seeds. Nothing needs be drawn for it: the mean of n values drawn from n varies by sum (x - mean)^2 / n^2, here times
+    n / (n - 1), since few are drawn from few. The two variances are summed, and the interval is Student's, with
+    Satterthwaite's degrees of freedom; percentiles of draws would be too narrow by far, for of three seeds there are
+    ten different draws. What is peculiar to one face in one training counts in both variances, so the interval errs on
+    the wide side. With one seed, how much trainings differ is unknown: the interval is infinite and nothing can be
+    told, unless neither side was ``trained``; then faces alone vary.
 
     Args:
         better, worse: (S, N) errors of faces, or (S,) means where no more is known; then differences between faces
@@ -67,16 +69,16 @@ def verdict(better: ArrayLike, worse: ArrayLike, effect: float | None = None, al
         effect: the paper's difference, in the units of the errors; > 0.
         allowed: loss that counts as level, >= 0; not with ``effect``.
         trained: whether seeds made any difference; if not, they are averaged.
-        level, draws, seed: of the interval.
+        level: of the interval.
 
     Returns:
-        the verdict, and the seeds that would be needed: the smallest n with
-        (z_97.5 + z_80)^2 (between-seed variance / n + between-face variance) <= target^2, by the normal approximation,
-        the target being the effect, or what is allowed, or the difference seen.
+        the verdict, and the seeds that would be needed: the smallest n, to 2 %, with
+        (t_97.5 + t_80)^2 (between-seed variance / n + between-face variance) <= target^2, t being Student's quantiles
+        with n - 1 degrees of freedom, the target the effect, or what is allowed, or the difference seen.
 
     Raises:
-        ValueError: if shapes differ or are no (S, N), a value is not finite, effect, allowed, level or draws are out of
-            range, or there is nothing to take an interval of (untrained, one face).
+        ValueError: if shapes differ or are no (S, N), a value is not finite, effect, allowed or level are out of range,
+            or there is nothing to take an interval of (untrained, one face).
     """
     better, worse = _table(better, "better"), _table(worse, "worse")
     if better.shape != worse.shape:
@@ -85,16 +87,15 @@ def verdict(better: ArrayLike, worse: ArrayLike, effect: float | None = None, al
         raise ValueError(f"effect must be positive, got {effect}")
     if not 0 <= allowed < math.inf or (allowed and effect is not None):
         raise ValueError(f"allowed must be at least 0, and 0 with an effect, got {allowed} with effect {effect}")
-    if not 0 < level < 1 or draws < 100:
-        raise ValueError(f"level must be in (0, 1) and draws at least 100, got {level} and {draws}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
     d = worse - better                                                                   # (S, N)
     if not trained:
         d = d.mean(0, keepdims=True)
     (count, faces), mean = d.shape, float(d.mean())
     if not trained and faces == 1:
         raise ValueError("faces must be at least 2 where nothing was trained, got 1")
-    rng = np.random.default_rng(seed)
-    by_seed, by_face = _variance(d.mean(1), draws, rng), _variance(d.mean(0), draws, rng)
+    by_seed, by_face = _variance(d.mean(1)), _variance(d.mean(0))
     if trained and count == 1:
         half = math.inf
     else:
@@ -109,16 +110,23 @@ def verdict(better: ArrayLike, worse: ArrayLike, effect: float | None = None, al
     return Verdict(says, mean, low, high, floor, ceiling, len(better), faces, needed)
 
 
-def together(verdicts: list[Verdict]) -> str:
+def together(verdicts: Sequence[Verdict], strict: Sequence[Verdict] | None = None) -> str:
     """A claim of several comparisons: it holds if all do, it does not if one does not.
 
+    Args:
+        verdicts: of the comparisons, k of them.
+        strict: the same at the level 1 - 0.05 / k. Of many comparisons one fails by chance sooner or later, so that one
+            fails must be seen at this level (Bonferroni); that all hold need not.
+
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or not as many strict ones.
     """
-    if not verdicts:
-        raise ValueError("verdicts must not be empty")
-    says = {one.says for one in verdicts}
-    return HOLDS if says == {HOLDS} else FAILS if FAILS in says else OPEN
+    strict = verdicts if strict is None else strict
+    if not verdicts or len(strict) != len(verdicts):
+        raise ValueError(f"verdicts must not be empty and as many as strict, got {len(verdicts)} and {len(strict)}")
+    if all(one.says == HOLDS for one in verdicts):
+        return HOLDS
+    return FAILS if any(one.says == FAILS for one in strict) else OPEN
 
 
 def _table(errors: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -133,13 +141,10 @@ def _table(errors: ArrayLike, name: str) -> NDArray[np.float64]:
     return table
 
 
-def _variance(values: NDArray, draws: int, rng: np.random.Generator) -> float:
-    """Variance of the mean of ``values`` by bootstrap, enlarged for small numbers; 0 for one value."""
-    n = len(values)
-    if n == 1:
-        return 0.0
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n                      # (draws, n)
-    return float((weights @ (values - values.mean())).var() * n / (n - 1))
+def _variance(values: NDArray) -> float:
+    """Variance of the mean of values (n,), 0 of one."""
+    # sum (x - mean)^2 / n^2 * n / (n - 1)
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.0
 
 
 def _needed(d: NDArray, by_seed: float, by_face: float, target: float, level: float) -> int | None:
@@ -150,7 +155,11 @@ def _needed(d: NDArray, by_seed: float, by_face: float, target: float, level: fl
     own = d - d.mean(1, keepdims=True) - d.mean(0) + d.mean()                  # peculiar to a face in a training
     own_variance = np.square(own).sum() / ((count - 1) * max(faces - 1, 1)) / faces      # of a seed's mean
     shared = max(0.0, by_face - own_variance / count) if faces > 1 else 0.0    # what more seeds do not lessen
+    lessened = by_seed * count + own_variance
     wanted = (target / (stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(POWER))) ** 2
     if wanted <= shared:
         return None
-    return max(2, math.ceil((by_seed * count + own_variance) / (wanted - shared)))
+    n = max(2, math.ceil(lessened / (wanted - shared)))                        # by the normal approximation; with few
+    while (stats.t.ppf((1 + level) / 2, n - 1) + stats.t.ppf(POWER, n - 1)) ** 2 * (lessened / n + shared) > target**2:
+        n += max(1, n // 50)                                                   # seeds, some more
+    return n

@@ -506,7 +506,7 @@ def lines_loss(markup: str = "68", exact: str = "never", config: AceConfig = LIT
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine, synthetic = outputs[-1].float(), batch["synthetic"].bool()
+        fine, synthetic = _heat(outputs[-1]), batch["synthetic"].bool()
         where = {"never": None, "synthetic": synthetic, "always": torch.ones_like(synthetic)}[exact]
         target, known = _targets(batch, markup, fine.shape[-1], sigma, where)
         return {"coarse": _coarse(outputs, batch, markup, sigma, alpha),
@@ -519,7 +519,7 @@ def points_loss(config: AceConfig = LITE) -> Callable:
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         targets = (_peaks(_on_map(batch["landmarks"], batch, maps.shape[-1]), maps.shape[-1], config.sigma)
                    for maps in outputs)
-        return sum(full_loss(target, maps.float(), config.alpha).mean() for target, maps in zip(targets, outputs))
+        return sum(full_loss(target, _heat(maps), config.alpha).mean() for target, maps in zip(targets, outputs))
     return loss
 
 
@@ -542,7 +542,7 @@ def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float,
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fine, share = outputs[-1].float(), batch["synthetic"].float() / len(batch["synthetic"])
+        fine, share = _heat(outputs[-1]), batch["synthetic"].float() / len(batch["synthetic"])
         size, even, odd = fine.shape[-1], slice(0, None, 2 if in_turn else 1), slice(int(in_turn), None, 1 + in_turn)
         drawn = {name: batch[name][odd] for name in ("image", "anchors", "contours")}
         full = full_loss(_true(drawn, size, sigma), fine[odd], alpha, printed=printed)                   # (B',)
@@ -566,7 +566,7 @@ def _coarse(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], markup: str,
             printed: bool = False) -> Tensor:
     """Eq. 3 on the coarse maps, against lines for every image (appendix B)."""
     target, has = _targets(batch, markup, outputs[0].shape[-1], sigma, None)
-    return sum(full_loss(target, maps.float(), alpha, has[..., None, None], printed).mean() for maps in outputs[:-1])
+    return sum(full_loss(target, _heat(maps), alpha, has[..., None, None], printed).mean() for maps in outputs[:-1])
 
 
 def _targets(batch: Mapping[str, Tensor], markup: str, size: int, sigma: float,
@@ -590,6 +590,11 @@ def _true(batch: Mapping[str, Tensor], size: int, sigma: float) -> Tensor:
     """Target maps (B, 25, size, size) of faces whose contours are known, and of others anything finite."""
     anchors, lines = (_on_map(batch[name], batch, size).nan_to_num() for name in ("anchors", "contours"))
     return torch.cat([_peaks(anchors, size, sigma), curves.encode(lines, size, sigma, check=False)], 1)
+
+
+def _heat(maps: Tensor) -> Tensor:
+    """Maps as the losses want them: float32, and map by map in memory, where a network trains with channels last."""
+    return maps.float().contiguous()
 
 
 def _peaks(points: Tensor, size: int, sigma: float) -> Tensor:

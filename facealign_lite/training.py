@@ -116,7 +116,8 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             ``parameter_groups()``, name -> parameters, has the gradient of each group clipped by itself.
         data: map-style data of dicts of tensors with ``image`` (C, H, W); one with a method ``at(epoch, index)``, as
             ``data.Crops`` has, is asked for fresh augmentation each epoch. One with ``draws(keys)`` and
-            ``batch(draws)``, as ``data.BatchedCrops`` has, makes its batches on the device.
+            ``batch(draws)``, as ``data.BatchedCrops`` has, makes its batches on the device. One with ``order(rng)``
+            says in which order its items come in an epoch; others are shuffled.
         loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed.
         config: the run.
         resume: continue from the checkpoint in ``config.out`` if there is one.
@@ -414,7 +415,7 @@ class _Run:
 
     def batches(self, start: int) -> Iterator[dict[str, Tensor]]:
         """This process's share of the batches from step ``start`` on; of batched data, their draws."""
-        order = _Order(len(self.data), self.config, start, self.rank, self.world)
+        order = _Order(self.data, self.config, start, self.rank, self.world)
         if not _is_batched(self.data):
             yield from DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
                                   pin_memory=self.cuda, generator=torch.Generator())     # leaves the caller its dice
@@ -609,10 +610,11 @@ class _Epochs(Dataset):
 
 
 class _Order:
-    """Batches of (epoch, index): a shuffle an epoch, batches running across epoch ends."""
+    """Batches of (epoch, index): a shuffle an epoch, or the order that the data asks for; across epoch ends."""
 
-    def __init__(self, count: int, config: TrainConfig, start: int, rank: int, world: int):
-        self.count, self.config, self.start, self.rank, self.world = count, config, start, rank, world
+    def __init__(self, data: Any, config: TrainConfig, start: int, rank: int, world: int):
+        self.count, self.config, self.start, self.rank, self.world = len(data), config, start, rank, world
+        self.shuffled = getattr(data, "order", lambda rng: rng.permutation(len(data)))
 
     def __len__(self) -> int:
         return self.config.steps - self.start
@@ -624,9 +626,10 @@ class _Order:
             for position in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
                 if position // self.count != epoch:
                     epoch = position // self.count
-                    order = np.random.default_rng((self.config.seed, epoch)).permutation(self.count)
+                    order = self.shuffled(np.random.default_rng((self.config.seed, epoch)))
                 keys.append((epoch, int(order[position % self.count])))
-            yield keys[self.rank::self.world]
+            share = len(keys) // self.world                                     # neighbours stay together
+            yield keys[self.rank * share:(self.rank + 1) * share]
 
 
 def _processes(config: TrainConfig) -> tuple[torch.device, int, int]:

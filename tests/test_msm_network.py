@@ -262,8 +262,9 @@ def test_the_paper_model_has_the_papers_numbers():
         0.4, 0.6, 100, 500, 60, False)
     assert (paper.image_size, paper.heatmap_size, paper.in_channels, paper.reading) == (128, 64, 3, "argmax")
     assert paper.floor == 0                                         # ours
-    # the paper gives no radius: ours covers the same share of the crop on both maps
+    # the paper gives neither radius nor width: ours cover the same share of the crop on both maps
     lite = msm.MsmConfig()
+    assert paper.sigma / paper.heatmap_size == lite.sigma / lite.heatmap_size
     assert (2 * paper.radius + 1) / paper.heatmap_size == (2 * lite.radius + 1) / lite.heatmap_size == 5 / 64
 
 
@@ -280,6 +281,18 @@ def test_a_heat_net_is_read_at_its_peaks(reading):
     both = model.read(outputs, mirrored=True)
     assert (both.points - points[:2])[:, sure].norm(dim=-1).max() < 0.05
     assert model.inputs == msm.Msm.inputs == msm.RegressionNet.inputs == ("image",)
+
+
+def test_heat_is_learnt_as_wide_as_it_is_scored():
+    """A clean peak of that width, between whose maps the loss is least, scores 1."""
+    config = replace(TINY, sigma=2.0)
+    points = torch.full((1, 68, 2), 64.5)                                                   # on a pixel of the map
+    batch = {"image": torch.zeros(1, 1, 128, 128), "landmarks": points}
+    peaks = {s: [encode(to_heatmap(points, 128, 64), 64, s).clamp(min=1e-30).log()] for s in (1.6, 2.0, 2.4)}
+    losses = {sigma: msm.heat_loss(config)(peak, batch).item() for sigma, peak in peaks.items()}
+    assert min(losses, key=losses.get) == 2.0
+    torch.testing.assert_close(msm.HeatNet(config).read(peaks[2.0]).scores, torch.ones(1, 68), atol=1e-4, rtol=0)
+    assert msm.HeatNet(config).read(peaks[2.4]).scores.max() < 0.8
 
 
 def test_a_regression_is_read_as_it_is():

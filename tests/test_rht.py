@@ -122,6 +122,22 @@ def test_confidence_is_a_cosine(seed, patch, power, rectified):
     assert ((itself > 1 - 1e-5) | (itself == 0)).all() and itself.max() <= 1
 
 
+def test_faces_are_compared_in_single_precision_under_autocast_too():
+    query, key = normal(1, 16, 24, 24).float(), normal(1, 16, 24, 24, seed=1).float()
+    wanted = correlate(query, key)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = correlate(query, key)
+    assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0]) and found[0].dtype == torch.float32
+    half = correlate(query.bfloat16(), key.bfloat16())
+    assert torch.equal(half[1], correlate(query.bfloat16().float(), key.bfloat16().float())[1])
+
+
+def test_a_map_is_read_where_it_should_be_under_autocast_too():
+    value, theta = normal(1, 3, 64, 64).float(), torch.tensor([[[0.9, 0.1, 0.03], [-0.1, 0.9, 0.01]]])
+    moved = hard_transform(value.bfloat16(), theta)
+    torch.testing.assert_close(moved, hard_transform(value.bfloat16().float(), theta))
+
+
 def test_confidence_can_be_negative():
     face = torch.ones(1, 2, 3, 3)
     confidence, _ = correlate(face, -face, patch=1)

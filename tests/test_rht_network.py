@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 
 from facealign_lite import contours, geometry, heatmaps, markups, rht, zoo
 from facealign_lite.align import align
-from facealign_lite.data import Augmentation, Sample
+from facealign_lite.data import Augmentation, BatchedCrops, Sample
 from facealign_lite.nets import parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -215,6 +216,61 @@ def test_the_network_says_what_is_wrong(references):
         net(image, references.images[:2], references.landmarks[:2, :4])
 
 
+@pytest.mark.parametrize("name", rht.ABLATION)
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_step_waits_for_nothing(name, normalized, samples, references):
+    config = replace(TINY, normalized=normalized, **rht.ABLATION[name])
+    net, batch = rht.Rht(config), batch_of(rht.Pairs(samples, references, size=64))
+    for printed in (False, True):
+        loss = rht.rht_loss(config, all_visible=False, printed=printed)
+        assert_capturable(lambda loss=loss: loss(run(net, batch), batch))
+
+
+@pytest.mark.parametrize("backbone", ["hrnet", "hourglass"])
+def test_a_step_with_another_backbone_waits_for_nothing(backbone, samples, references):
+    config = replace(TINY, backbone=backbone, depth=1, heads=1)
+    net, batch = rht.Rht(config), batch_of(rht.Pairs(samples, references, size=64))
+    assert_capturable(lambda: rht.rht_loss(config)(run(net, batch), batch))
+
+
+def test_a_normalised_encoder_cannot_come_to_look_at_one_place_only():
+    """Features, weights and places a hundred times too large: a plain encoder looks at one place, this one does not."""
+    torch.manual_seed(0)
+    layers = {normalized: rht.Encoder(8, 1, 2, 16, normalized).eval() for normalized in (False, True)}
+    x, seen, real = 100 * torch.randn(1, 8, 6, 6), {}, torch.nn.functional.scaled_dot_product_attention
+    for normalized, encoder in layers.items():
+        with torch.no_grad():
+            encoder.layers[0].places.weight.mul_(100)
+            if normalized:
+                encoder.layers[0].sharpness.fill_(50.0)                             # e^50: it ends at 100
+
+        def look(q, k, v, scale, normalized=normalized):
+            seen[normalized] = (q @ k.mT * scale).abs().max().item()
+            return real(q, k, v, scale=scale)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "scaled_dot_product_attention", look)
+            assert encoder(x).isfinite().all()
+    assert seen[False] > 15_000 and 50 < seen[True] < 101
+
+
+def test_the_shipped_file_has_the_encoder_it_was_trained_with():
+    config = zoo.load("rht", "cpu").config
+    assert (config.normalized, config.sigma, config.image_size) == (False, 2.0, 64) and rht.LITE.normalized
+
+
+def test_heat_is_a_share_of_the_map():
+    assert rht.LITE.sigma / rht.LITE.heatmap_size == rht.PAPER.sigma / rht.PAPER.heatmap_size == 2 / 64
+    assert rht.LITE.scaled(64) == replace(rht.LITE, image_size=64, sigma=1.0)
+    assert rht.LITE.scaled(64).scaled(128) == rht.LITE
+
+
+def test_the_hidden_layer_on_hrnet_is_transposes():
+    """TP_H of TransPose with the paper's numbers, 64 wide, 4 layers, 1 head, has 128."""
+    c = rht.PAPER_H
+    assert (c.tokens, c.layers, c.heads, c.hidden) == (64, 4, 1, 128) and rht.PAPER.hidden == 1024
+
+
 # ---- references ----------------------------------------------------------------------------------------------------
 
 def test_a_random_reference_is_another_every_epoch_and_the_same_again(samples, references):
@@ -407,3 +463,21 @@ def test_align_borrows_from_the_shipped_faces_or_from_the_given_one():
         align(photo, box, "hourglass", "cpu", (photo, points))
     with pytest.raises(ValueError, match=r"landmarks \(68, 2\)"):
         align(photo, box, net, "cpu", (photo, points[:4]))
+
+
+def test_references_of_a_whole_batch():
+    """Everybody lends, each crop gets a face with its own landmarks, and a batch changes nothing."""
+    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
+                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
+    lent = rht.References.of(faces, 16)
+    data = rht.BatchedPairs(BatchedCrops(faces, 32, None), lent)
+    keys = [(epoch, index) for epoch in range(20) for index in range(5)]
+    batch = data.batch(data.draws(keys))
+    assert set(batch["chosen"].tolist()) == set(range(5))
+    assert torch.equal(batch["reference"], lent.images[batch["chosen"]])
+    assert torch.equal(batch["reference_landmarks"], lent.landmarks[batch["chosen"]])
+    alone = data.batch(data.draws(keys[7:8]))
+    for name, value in alone.items():
+        torch.testing.assert_close(value[0], batch[name][7])
+    with pytest.raises(ValueError, match="references must have pictures"):
+        rht.BatchedPairs(BatchedCrops(faces, 64, None), lent)

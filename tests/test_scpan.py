@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
@@ -12,6 +13,7 @@ from torch.autograd import gradcheck
 
 from facealign_lite import geometry, heatmaps, markups, nets
 from facealign_lite.scpan import (
+    DRAWS,
     Maps,
     PoseAttention,
     Weights,
@@ -20,10 +22,14 @@ from facealign_lite.scpan import (
     bali_field,
     boundaries_of,
     calibration_mechanism_loss,
+    calibration_terms,
     coordinate_loss,
     curves,
     decode_bali,
+    decode_field,
+    determinant,
     disturb,
+    disturb_by,
     divergence,
     draw_linear,
     field_divergence,
@@ -42,7 +48,9 @@ from facealign_lite.scpan import (
     self_calibrated_divergence,
     self_calibrated_loss,
     semi_supervised_loss,
+    square_offsets,
     squared,
+    supervised_terms,
     truth,
     widen,
 )
@@ -125,6 +133,48 @@ def test_every_square_has_its_size_and_lone_or_repeated_landmarks_are_lines():
     assert (torch.linalg.vector_norm(arc, dim=1) - 10).abs().max() < 0.1     # straight lines miss it by 0.34
     twice = np.array([[3.0, 4.0], [3.0, 4.0], [9.0, 4.0]])
     np.testing.assert_allclose(curves(twice, [(0, 1, 2)]), curves(twice[1:], [(0, 1)]), atol=1e-12)
+
+
+def spline(points, n):
+    """A boundary by scipy: the slow way."""
+    apart = np.append(True, np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3)
+    points = points[apart]
+    return np.repeat(points, n, 0) if len(points) == 1 else geometry.spline(points, n, min(2, len(points) - 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 60), st.sampled_from([2, 16, 33]))
+def test_curves_of_all_boundaries_at_once_are_scipys_splines(seed, repeated, n):
+    random, (chains, _) = np.random.default_rng(seed), boundaries_of("68")
+    faces = random.uniform(-10, 64, (2, 68, 2))
+    for k in random.integers(67, size=repeated):
+        faces[1, k + 1] = faces[1, k]
+    found = curves(faces, chains, n)
+    for face, lines in zip(faces, found):
+        for chain, line in zip(chains, lines):
+            wanted = spline(face[list(chain)], n)
+            np.testing.assert_allclose(line, wanted, atol=1e-9 * max(1, np.abs(wanted).max()))
+    np.testing.assert_allclose(curves(faces.astype(np.float32), chains, n), found, rtol=1e-3, atol=1e-3)
+
+
+def test_curves_of_short_boundaries():
+    points = np.array([[0.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
+    assert curves(points, [(0,), (2,)], 3).tolist() == [[[0, 0]] * 3, [[4, 0]] * 3]
+    assert curves(points, [(0, 1), (1, 2)], 3).tolist() == [[[0, 0], [2, 0], [4, 0]], [[4, 0]] * 3]
+    assert curves(points, [(0, 1, 2), (2, 1, 1)], 3).tolist() == [[[0, 0], [2, 0], [4, 0]], [[4, 0]] * 3]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 4), st.booleans())
+def test_squares_hold_the_masked_pixels_of_the_field_once(seed, radius, crowded):
+    points = torch.rand(3, 6, 2, generator=draw(seed), dtype=torch.float64) * (6 if crowded else 30) - 2
+    field, said = bali_field(points, EYE, (24, 27), radius), random_maps(3, 2, 2, 24, 27, seed=seed)
+    found, true, counts = square_offsets(said, points, EYE, radius)
+    assert torch.equal(counts.sum(-1), field.mask.sum((-2, -1)))
+    for values, dense in ((found, said), (true, field.offsets)):
+        masked = (dense * field.mask[:, :, None]).flatten(3)
+        for power in (1, 2):
+            torch.testing.assert_close((values * counts[:, :, None]).pow(power).sum(-1), masked.pow(power).sum(-1))
 
 
 def test_fields_of_many_faces_at_once():
@@ -237,6 +287,17 @@ def test_a_landmark_reads_the_mean_of_its_boundaries():
     torch.testing.assert_close(read[:, 1], offsets[:, 0])
     torch.testing.assert_close(read[:, 5], offsets[:, 1])
     assert not read[:, 6].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from([None, 1.5, 0.2]), st.booleans())
+def test_fields_looked_up_in_the_windows_give_the_same_votes(seed, radius, reach, cold):
+    heat, offsets = random_maps(2, 7, 9, 11, seed=seed) - 0.5, 3 * random_maps(2, 2, 2, 9, 11, seed=seed + 1) - 1.5
+    heat = heat * 0 if cold else heat
+    wanted = decode_bali(heat, landmark_offsets(offsets, EYE, 7), radius, reach)
+    torch.testing.assert_close(decode_field(heat, offsets, EYE, radius, reach), wanted)
+    flat = decode_bali(heat, torch.zeros(2, 7, 2, 9, 11).double(), radius)
+    torch.testing.assert_close(decode_field(heat, offsets[:, :0], (), radius), flat)
 
 
 def test_gradients_of_the_decode():
@@ -470,6 +531,91 @@ def test_disturbed_pictures():
     assert 0 < (~touched).sum() < 20                                 # one in six is only moved
 
 
+def test_twins_of_given_numbers_are_those_textures_one_by_one():
+    """Against the functions of one picture at a time; only noise is drawn otherwise, by the inverse normal."""
+    count, (height, width) = 60, (24, 32)
+    images = torch.rand(count, 2, height, width, generator=draw()) - 0.5
+    draws, grain = torch.rand(count, DRAWS, generator=draw(1)), torch.rand(count, 3, height, width, generator=draw(2))
+    twins, linear = disturb_by(images, draws, grain, turn=30, scale=(0.7, 1), shift=0.1)
+    kinds = (draws[:, 5] * 6).long()
+    assert kinds.unique().tolist() == list(range(6)) and linear.shape == (count, 2, 3)
+
+    def textured(k, row, kind, moved):
+        amount, texture = row[6].item(), grain[k:k + 1]
+        w, h = width * (0.2 + 0.3 * row[7]), height * (0.2 + 0.3 * row[8])
+        left, top = row[9] * (width - w), row[10] * (height - h)
+        box = torch.stack([left, top, left + w, top + h])[None].round().long()
+        own = (row[None, 11:] * torch.tensor([width, height])).long()
+        noise = math.sqrt(2) * torch.erfinv(2 * texture[:, 1:] - 1)
+        return (lambda: moved, lambda: (moved + 0.1 * amount * noise).clamp(BLACK, WHITE),
+                lambda: torch.where(texture[:, :1] < 0.05 * amount, WHITE, moved),
+                lambda: low_resolution(moved, (2, 4, 8, 16)[int(4 * amount)]), lambda: occlude(moved, box),
+                lambda: occlude(moved, box, own))[kind]()
+
+    for k, (row, kind) in enumerate(zip(draws.double(), kinds.tolist())):
+        angle, share, mirror = row[:3]
+        one = linear_map(torch.deg2rad(30 * (2 * angle[None] - 1)), 0.7 + 0.3 * share[None], mirror[None] < 0.5,
+                         0.1 * (2 * row[None, 3:5] - 1))
+        torch.testing.assert_close(linear[k:k + 1].double(), one, atol=1e-6, rtol=0)
+        wanted = textured(k, row, kind, move_images(images[k:k + 1], linear[k:k + 1]))
+        torch.testing.assert_close(twins[k], wanted[0], atol=1e-4, rtol=0)
+    assert_capturable(lambda: disturb_by(images, draws, grain, shift=0.1))
+    with pytest.raises(ValueError, match="draws"):
+        disturb_by(images, draws[:, 1:], grain)
+
+
+def test_twins_of_uniform_numbers_are_distributed_as_drawn_ones():
+    count = 1500
+    images = torch.full((count, 1, 12, 12), 0.2)
+    given, linear = disturb_by(images, torch.rand(count, DRAWS, generator=draw()),
+                               torch.rand(count, 2, 12, 12, generator=draw(1)))
+    drawn, other = disturb(images, draw(2))
+    for statistic in (lambda t: ((t - 0.2).abs() < 1e-4).flatten(1).all(1).double(),  # moved or blurred
+                      lambda t: (t == BLACK).flatten(1).double().mean(1),
+                      lambda t: (t == WHITE).flatten(1).double().mean(1),
+                      lambda t: t.flatten(1).std(1).double()):
+        a, b = statistic(given), statistic(drawn)
+        assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / count).sqrt()
+    for a, b in ((determinant(linear), determinant(other)), (linear[:, 0, 1], other[:, 0, 1])):
+        assert abs(a.mean() - b.mean()) < 4 * ((a.var() + b.var()) / count).sqrt()
+        assert (a.std() / b.std() - 1).abs() < 0.1
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_shift_moves_pictures_maps_points_and_vectors_alike(mirror):
+    """By whole pixels of a map of 27, 3 to the right and 6 up, after a quarter turn."""
+    shift = torch.tensor([[3 / 27, -6 / 27]], dtype=torch.float64)
+    turn = torch.tensor([math.pi / 2], dtype=torch.float64)
+    linear = linear_map(turn, torch.ones(1).double(), torch.tensor([mirror]), shift)
+    still = one_map(math.pi / 2, 1.0, mirror)
+    points = torch.from_numpy(EYE_POINTS)[None]
+    moved = move_points(points, linear, 27, EYE_FLIP)
+    torch.testing.assert_close(moved, move_points(points, still, 27, EYE_FLIP) + torch.tensor([3.0, -6.0]).double())
+    heat, field = encoded(EYE_POINTS, 27)
+    new_heat, new_field = encoded(EYE_POINTS, 27, linear)
+    kept = (..., slice(0, 21), slice(3, 27))                                     # what did not move in from outside
+    np.testing.assert_allclose(move_maps(heat, linear, EYE_FLIP)[kept], new_heat[kept], atol=1e-9)
+    np.testing.assert_allclose(move_offsets(field.offsets, linear, LID_FLIP)[kept], new_field.offsets[kept], atol=1e-9)
+    assert (move_maps(heat, linear, EYE_FLIP)[..., 21:, :].abs() < 1e-9).all()
+    image = random_maps(1, 3, 27, 27)
+    torch.testing.assert_close(move_images(image, linear)[kept], move_images(image, still)[..., 6:, :24])
+    on_map = heatmaps.to_heatmap(move_points(points, linear, 27, EYE_FLIP), 27, 9)   # the same for maps of any size
+    torch.testing.assert_close(on_map, move_points(heatmaps.to_heatmap(points, 27, 9), linear, 9, EYE_FLIP))
+
+
+def test_all_in_the_middle_costs_something_once_pictures_shift():
+    middle = heatmaps.encode(torch.full((1, 6, 2), 13.0), 27, 1.5)
+    shifted = linear_map(*torch.tensor([[0.3], [1.0], [0.0]]), torch.tensor([[0.1, 0.0]]))
+    assert self_calibrated_loss(middle, middle, shifted[..., :2], EYE_FLIP, divergence) / 6 < 0.01
+    assert self_calibrated_loss(middle, middle, shifted, EYE_FLIP, divergence) / 6 > 0.1
+
+
+def test_drawn_shifts_stay_in_their_range_and_leave_the_other_draws_alone():
+    linear = draw_linear(1000, draw(), shift=0.1)
+    assert linear.shape == (1000, 2, 3) and torch.equal(linear[..., :2], draw_linear(1000, draw()))
+    assert 0.099 < linear[..., 2].max() <= 0.1 and -0.1 <= linear[..., 2].min() < -0.099
+
+
 def test_disturbances_refuse():
     with pytest.raises(ValueError, match=r"linear .*\(2, 2, 2\)"):
         move_images(torch.zeros(2, 1, 4, 4), one_map())
@@ -584,13 +730,22 @@ def test_the_overall_loss_is_its_weighted_parts():
     pair, truths, linear = case()
     weights = Weights(last=2.0, field=3.0, coordinates=5.0, earlier=7.0, calibrated=9.0)
     found = overall_loss(pair, truths, EYE, linear, EYE_FLIP, LID_FLIP, weights)
+    points = torch.from_numpy(EYE_POINTS)[None].expand(2, -1, -1)
+    twins = move_points(points, linear, 28, EYE_FLIP)
     original = [original_divergence(said, true) for said, true in zip(pair, truths)]
-    points = [decode_bali(said.heatmaps[-1], landmark_offsets(said.offsets, EYE, 6)) for said in pair]
+    read = [decode_bali(said.heatmaps[-1], landmark_offsets(said.offsets, EYE, 6)) for said in pair]
     stages = self_calibrated_divergence(*pair, linear, EYE_FLIP, LID_FLIP)
+    fast = [supervised_terms(said, points, 28, EYE, 1.5, 5, 3, None, None)
+            for said, points in zip(pair, (points, twins))]
+    for name in ("last", "field", "earlier", "coordinates"):
+        torch.testing.assert_close(getattr(weights, name) * sum(terms[name].mean() for terms in fast), found[name])
+    turns = Maps(*([torch.stack(both, 1).flatten(0, 1) for both in zip(*maps)] for maps in zip(*(p[:2] for p in pair))),
+                 pair[0].offsets)
+    torch.testing.assert_close(9 * calibration_terms(turns, linear, EYE_FLIP, LID_FLIP).mean(), found["calibrated"])
     wanted = {
         "last": 2 * sum(o["last"] for o in original), "field": 3 * sum(o["field"] for o in original),
         "earlier": 7 * sum(o["earlier"] for o in original), "calibrated": 9 * (stages[0] + stages[1]),
-        "coordinates": 5 * sum(coordinate_loss(p, t.points, 16) for p, t in zip(points, truths)),
+        "coordinates": 5 * sum(coordinate_loss(p, t.points, 16) for p, t in zip(read, truths)),
     }
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from capture import assert_capturable
 
 from facealign_lite import heatmaps, markups, nets, scpan, zoo
-from facealign_lite.data import Crops, Sample
+from facealign_lite.data import BatchedCrops, Crops, Sample
 from facealign_lite.evaluation import evaluate
 from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Weights, read, scpan_loss
 from facealign_lite.training import TrainConfig, fit
@@ -157,11 +158,11 @@ def test_the_loss_of_labelled_pairs_is_the_overall_loss():
                                 sigma=1.2, within=4.0, decode_radius=2)
     changes = {"sigma": 1.2, "radius": 3, "reach": 2.0, "within": 4.0, "decode_radius": 1.6}
     for loss in (scpan_loss(TINY, **changes), scpan_loss(replace(TINY, **changes))):
-        assert all(torch.equal(loss(said, batch)[name], value) for name, value in wanted.items())
-    found = loss(said, batch)
-    assert found.keys() == wanted.keys()
-    for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name])
+        found = loss(said, batch)
+        assert found.keys() == wanted.keys() | {"unlabelled"} and found["unlabelled"] == 0
+        for name in wanted:
+            torch.testing.assert_close(found[name], wanted[name])
+    assert scpan_loss(TINY, labelled_count=3)(said, batch).keys() == wanted.keys()
 
 
 def test_unlabelled_pairs_add_self_calibration_and_nothing_else():
@@ -170,15 +171,47 @@ def test_unlabelled_pairs_add_self_calibration_and_nothing_else():
     said, loss = answer(TINY, batch), scpan_loss(TINY, unlabelled=3.0)
     odd = {name: value[1::2] for name, value in batch.items()}
     rows = torch.tensor([2, 3, 6, 7, 10, 11, 14, 15])
-    alone = loss(Maps([h[rows] for h in said.heatmaps], [c[rows] for c in said.confidences], said.offsets[rows]), odd)
-    both = loss(said, batch)
-    assert alone.keys() == {"unlabelled"} and both.keys() == {"last", "earlier", "field", "coordinates", "calibrated",
-                                                              "unlabelled"}
+    def some(rows):
+        return Maps([h[rows] for h in said.heatmaps], [c[rows] for c in said.confidences], said.offsets[rows])
+    alone, both = loss(some(rows), odd), loss(said, batch)
+    names = {"last", "earlier", "field", "coordinates", "calibrated", "unlabelled"}
+    assert alone.keys() == both.keys() == names
+    assert all(alone[name] == 0 for name in names - {"unlabelled"})
+    assert scpan_loss(TINY, labelled_count=0)(some(rows), odd).keys() == {"unlabelled"}
     torch.testing.assert_close(both["unlabelled"], alone["unlabelled"])
     a, b = (Maps([h[k::2][1::2] for h in said.heatmaps], [c[k::2][1::2] for c in said.confidences], said.offsets)
             for k in (0, 1))
     stages = scpan.self_calibrated_divergence(a, b, odd["linear"], FLIP, BOUNDARY_FLIP, TINY.sigma)
     torch.testing.assert_close(alone["unlabelled"], 3 * stages[0])
+
+
+def test_halves_of_a_fixed_size_are_the_labelled_pairs_then_the_others():
+    batch = batch_of(Pairs(Crops(samples(2), 32), Crops(samples(4), 32, seed=9)), 6)
+    order = [0, 2, 4, 1, 3, 5]
+    halves = {name: value[order] for name, value in batch.items()}
+    said = answer(TINY, halves)
+    fixed, named = scpan_loss(TINY, labelled_count=3)(said, halves), scpan_loss(TINY)(said, halves)
+    assert fixed.keys() == named.keys()
+    for name, value in fixed.items():
+        torch.testing.assert_close(value, named[name])
+    with pytest.raises(ValueError, match="labelled_count"):
+        scpan_loss(TINY, labelled_count=-1)
+
+
+def test_a_labelled_picture_without_landmarks_is_no_secret():
+    batch = batch_of(Pairs(Crops(samples(2), 32)), 2)
+    batch["landmarks"][1, 0, 7] = torch.nan
+    assert sum(scpan_loss(TINY)(answer(TINY, batch), batch).values()).isnan()
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("count", [None, 2])
+def test_a_step_waits_for_nothing(name, count):
+    config = replace(TINY, **ARMS[name])
+    batch = batch_of(Pairs(Crops(samples(2), 32), Crops(samples(2), 32), shift=0.1), 4)
+    batch = {key: value[[0, 2, 1, 3]] for key, value in batch.items()}
+    model, loss = Scpan(config), scpan_loss(config, labelled_count=count)
+    assert_capturable(lambda: loss(model(batch["image"]), batch))
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -333,3 +366,38 @@ def test_evaluation_reads_votes():
             return true.maps
     found = evaluate(Knows(replace(TINY, image_size=128)), faces, device="cpu")
     assert found.predicted.shape == (2, 68, 2) and 0 < found.errors.mean() < 0.02
+
+
+def test_pairs_of_a_whole_batch_are_pairs():
+    """Twins lie where their linear map puts them, halves are labelled and not, and a batch changes no pair."""
+    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
+                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
+    crops, others = (BatchedCrops(faces, 32, None, seed) for seed in (0, 1))
+    keys = [(0, 1), (2, 4), (1, 0)]
+    for data, halves in ((scpan.BatchedPairs(crops, turn=20, scale=(0.8, 1.0), shift=0.1), 1),
+                         (scpan.BatchedPairs(crops, others, turn=20, scale=(0.8, 1.0)), 2)):
+        batch = data.batch(data.draws(keys))
+        assert batch["image"].shape == (3 * halves, 2, 1, 32, 32) and batch["image"].abs().max() <= 0.5
+        assert batch["labelled"].tolist() == [1.0] * 3 + [0.0] * 3 * (halves - 1)
+        assert batch["landmarks"][3:].isnan().all() and batch["landmarks"][:3].isfinite().all()
+        linear, points = batch["linear"], batch["landmarks"][:3]
+        torch.testing.assert_close(scpan.move_points(points[:, 0], linear[:3], 32, FLIP), points[:, 1])
+        grown = torch.linalg.det(linear[..., :2]).abs().sqrt()
+        assert (grown >= 0.8 - 1e-5).all() and (grown <= 1 + 1e-5).all() and len(linear.unique(dim=0)) == len(linear)
+        alone = data.batch(data.draws(keys[1:2]))
+        for name, value in alone.items():
+            torch.testing.assert_close(value, batch[name][1::3], equal_nan=True)
+
+
+def test_a_step_on_batched_pairs_can_be_captured():
+    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
+                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
+    crops = BatchedCrops(faces, 32, None)
+    data, loss, model = scpan.BatchedPairs(crops, crops), scpan_loss(TINY, labelled_count=2), Scpan(TINY).train()
+    draws = data.draws([(0, 0), (0, 1)])
+
+    def step():
+        batch = data.batch(draws)
+        sum(loss(model(batch["image"]), batch).values()).backward()
+    step()                                                              # constants are made once
+    assert_capturable(step)

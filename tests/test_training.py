@@ -116,6 +116,22 @@ def test_every_face_is_seen_once_an_epoch():
     assert [i for e, i in seen if e == 0] != [i for e, i in seen if e == 1] != list(range(13))
 
 
+def test_data_may_say_in_which_order_it_comes():
+    seen = []
+
+    class Ordered(Toy):
+        def order(self, rng):
+            return np.roll(np.arange(13), int(rng.integers(13)))
+
+        def at(self, epoch, index):
+            seen.append((epoch, index))
+            return super().at(epoch, index)
+    train(replace(CONFIG, steps=13), data=Ordered())
+    for epoch in range(4):
+        mine = [index for e, index in seen if e == epoch]
+        assert sorted(mine) == list(range(13)) and set(np.diff(mine) % 13) == {1}
+
+
 def test_schedules():
     config = TrainConfig(steps=100, lr=1.0, warmup=0.1)
     rates = [learning_rate(config, s) for s in range(100)]

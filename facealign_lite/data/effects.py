@@ -97,8 +97,8 @@ def occlude(images: Tensor, kinds: Tensor, place: Tensor, sides: Tensor, directi
         lend: gives the other pictures (B, C, S, S) of those that show some, from their rows of ``lent``.
     """
     size = images.shape[-1]
-    below, above = (covered(size, place[:, k], sides[:, k], direction[:, k], ellipse[:, k])
-                    & (kinds[:, k, None, None] != NONE) for k in (0, 1))
+    inside = covered(size, *(numbers.flatten(0, 1) for numbers in (place, sides, direction, ellipse)))
+    below, above = (inside.unflatten(0, (-1, 2)) & (kinds[..., None, None] != NONE)).unbind(1)  # (B, S, S)
     kind = torch.where(above, kinds[:, 1, None, None], torch.where(below, kinds[:, 0, None, None], NONE))
     flat = torch.where(above[:, None], tones[:, 1, :, None, None], tones[:, 0, :, None, None])
     images = torch.where((kind == TONE)[:, None], flat, images)

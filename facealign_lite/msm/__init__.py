@@ -38,6 +38,7 @@ from .network import (
     RegressionConfig,
     RegressionNet,
     heat,
+    heat_loss,
     point_loss,
 )
 from .stgan import LITE as STGAN_LITE
@@ -69,7 +70,7 @@ __all__ = [
     "REGRESSION_PAPER", "STGAN_LITE", "STGAN_PAPER", "Discriminator", "Found", "Generator", "HeatConfig", "HeatNet",
     "Msm", "MsmConfig", "Pose", "RegressionConfig", "RegressionNet", "ShapeDictionary", "StGan", "StGanConfig",
     "Stages", "StraightBatches", "StraightCrops", "adversarial_loss", "canonical", "clean_score",
-    "discriminator_objective", "fit_theta", "from_frame", "grid", "heat", "mean_face", "move", "move_back",
+    "discriminator_objective", "fit_theta", "from_frame", "grid", "heat", "heat_loss", "mean_face", "move", "move_back",
     "parameter_loss", "pixel_map", "point_loss", "pose_residual", "reliable", "run", "scores", "stgan_loss",
     "straight_batch", "straighten", "to_frame", "true_theta",
 ]

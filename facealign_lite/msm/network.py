@@ -3,7 +3,7 @@
 Shapes: images (B, C, S, S), heatmaps (B, K, H, W) with H = W = S / 2^pools, points (x, y) in pixels of the crop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from facealign_lite import markups
 from facealign_lite.heatmaps import decode, to_image
-from facealign_lite.nets import Hourglass, Reading, Residual, fold_mirrored
+from facealign_lite.nets import Hourglass, Reading, Residual, fold_mirrored, landmark_loss
 from facealign_lite.nets.resnet import Bottleneck, layer
 
 from .exemplars import RADIUS, clean_score, peak_heat
@@ -35,7 +35,7 @@ class HeatConfig:
     depth: int = 4                                   # as in the paper
     stem: tuple[int, int, int] = (8, 16, 32)         # of the three 3 x 3 convolutions; the paper does not say
     # how the maps are read
-    sigma: float = SIGMA                             # of the peaks it was trained for, map pixels; the paper: no number
+    sigma: float = SIGMA                             # of the peaks it is trained for, map pixels; the paper: no number
     reading: str = "center_of_mass"                  # paper "argmax" (Eq. 8), off by up to half a map pixel
     radius: float = 0.75                             # r of Eq. 9, map pixels: the square that RADIUS is on the paper's
                                                      # map, (2 r + 1) / 32 = 5 / 64; r = 2 would be four times as large
@@ -71,7 +71,9 @@ class HeatConfig:
 
 
 HEAT_LITE = HeatConfig()
-HEAT_PAPER = HeatConfig(in_channels=3, pools=1, channels=256, stem=(64, 128, 128), reading="argmax", radius=RADIUS)
+# peaks as wide in the crop as the lite ones, on a map of twice the side
+HEAT_PAPER = HeatConfig(in_channels=3, pools=1, channels=256, stem=(64, 128, 128), sigma=2 * SIGMA, reading="argmax",
+                        radius=RADIUS)
 
 
 def deconvolution(channels: int) -> nn.Sequential:
@@ -156,6 +158,15 @@ class HeatNet(nn.Module):
         reading = Reading(points, (w / self.config.clean_score).clamp(max=1))
         flip = markups.get(str(self.config.landmarks)).flip
         return fold_mirrored(reading, self.config.image_size, flip) if mirrored else reading
+
+
+def heat_loss(config: HeatConfig = HEAT_LITE) -> Callable[[Sequence[Tensor], Mapping[str, Tensor]], Tensor]:
+    """``nets.landmark_loss`` for peaks of ``config.sigma``, those that the scores are measured by."""
+    sigma = config.sigma
+
+    def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        return landmark_loss(outputs, batch, sigma)
+    return loss
 
 
 def look(logits: Tensor, config: HeatConfig) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def landmark_loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor], sigma:
     gy, mass_y = _profile(points[..., 1], height, sigma)                         # (B, K, H)
     total = points.new_zeros(())
     for logits in outputs:
-        logits = logits.float()
+        logits = logits.float().contiguous()            # map by map: with channels last each step below would copy it
         # -sum g log softmax(h) = sum(g) logsumexp(h) - sum g h, and g = gy gx^T, so no target map is ever made
         inside = torch.einsum("bky,bkyx,bkx->bk", gy, logits, gx)
         entropy = mass_x * mass_y * logits.flatten(2).logsumexp(-1) - inside

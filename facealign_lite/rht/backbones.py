@@ -9,17 +9,24 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from facealign_lite.nets import Hourglass, HRNet, HRNetConfig, Residual, ResNet, ResNetConfig
 
 BACKBONES = ("resnet", "hrnet", "hourglass")
+SHARP, SHARPEST = 10.0, 100.0     # what cosines are multiplied by before the softmax, at first and at most
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and two linear maps, each added to its input and normalised (Vaswani et al. 2017)."""
+    """Self-attention and two linear maps, each added to its input and normalised (Vaswani et al. 2017).
 
-    def __init__(self, width: int, heads: int, hidden: int):
+    With ``cosine`` a token is compared by the angle between query and key, times a sharpness that is learnt and ends at
+    ``SHARPEST`` (Liu et al., Swin Transformer V2, CVPR 2022): no rate can drive it to where all look at one place.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int, cosine: bool = False):
         super().__init__()
+        self.sharpness = nn.Parameter(torch.full((heads, 1, 1), math.log(SHARP))) if cosine else None
         self.heads = heads
         self.places, self.contents = nn.Linear(width, 2 * width), nn.Linear(width, width)
         self.join = nn.Linear(width, width)
@@ -30,29 +37,40 @@ class EncoderLayer(nn.Module):
         """(B, N, D) and where the tokens are, (N, D) -> (B, N, D). Places say who attends to whom, not what is said."""
         q, k = self.places(x + places).chunk(2, -1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, self.contents(x)))
-        weights = (q @ k.mT / q.shape[-1]**0.5).softmax(-1)                              # (B, heads, N, N)
-        seen = (weights @ v).transpose(1, 2).flatten(2)                                  # (B, N, D)
+        scale = q.shape[-1]**-0.5
+        if self.sharpness is not None:
+            q = F.normalize(q, dim=-1) * self.sharpness.clamp(max=math.log(SHARPEST)).exp()
+            k, scale = F.normalize(k, dim=-1), 1.0
+        # softmax(q k^T scale) v, (B, heads, N, D / heads), without holding all N x N weights
+        seen = F.scaled_dot_product_attention(q, k.to(q), v.to(q), scale=scale).transpose(1, 2).flatten(2)
         x = self.norm1(x + self.join(seen))
         return self.norm2(x + self.think(x))
 
 
 class Encoder(nn.Module):
-    """Every place of a map looks at every other, ``layers`` times."""
+    """Every place of a map looks at every other, ``layers`` times.
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int):
+    Args:
+        normalized: tokens are normalised before the first layer, so that their places are not drowned by what they
+            hold, and compared by cosines.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, hidden: int, normalized: bool = False):
         super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(width, heads, hidden) for _ in range(layers))
+        self.norm = nn.LayerNorm(width) if normalized and layers else None
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, hidden, normalized) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, H, W) -> the same shape."""
-        size, places = x.shape[-2:], sine_places(tuple(x.shape[-2:]), x.shape[1]).to(x.device)
+        size, places = x.shape[-2:], sine_places(tuple(x.shape[-2:]), x.shape[1], x.device)
         x = x.flatten(2).mT
+        x = x if self.norm is None else self.norm(x)
         for layer in self.layers:
             x = layer(x, places)
         return x.mT.unflatten(-1, size)
 
 
-def sine_places(size: tuple[int, int], width: int) -> Tensor:
+def sine_places(size: tuple[int, int], width: int, device: torch.device | str | None = None) -> Tensor:
     """Sines and cosines of each place: (H W, width), the first half for y, the second for x.
 
     Rows and columns count from 1 to 2 pi over the map, so that the waves mean the same at every size.
@@ -65,10 +83,10 @@ def sine_places(size: tuple[int, int], width: int) -> Tensor:
     if width < 4 or width % 4:
         raise ValueError(f"width must be a multiple of 4, got {width}")
     quarter = width // 4
-    frequency = 10_000 ** (-torch.arange(quarter) / quarter)
+    frequency = 10_000 ** (-torch.arange(quarter, device=device) / quarter)
     waves = []
     for n in size:
-        t = 2 * math.pi * (torch.arange(n) + 1) / n
+        t = 2 * math.pi * (torch.arange(n, device=device) + 1) / n
         angle = t[:, None] * frequency
         waves.append(torch.cat([angle.sin(), angle.cos()], 1))                           # (n, width / 2)
     height, width = size
@@ -106,11 +124,11 @@ class Backbone(nn.Module):
         kind: "resnet", "hrnet" (its first three stages, as in TransPose) or "hourglass".
         depth: of the ResNet; stacks of the hourglass; blocks and exchanges of HRNet's third stage.
         width: of the ResNet's stem, of HRNet's finest branch, or of the hourglass.
-        tokens, layers, heads, hidden: of the encoder; no layers for a plain backbone.
+        tokens, layers, heads, hidden, normalized: of the encoder; no layers for a plain backbone.
     """
 
     def __init__(self, kind: str, in_channels: int, depth: int, width: int, tokens: int, layers: int, heads: int,
-                 hidden: int, out: int):
+                 hidden: int, out: int, normalized: bool = False):
         super().__init__()
         if kind == "resnet":
             config = ResNetConfig(depth, stages=2, in_channels=in_channels, width=width)
@@ -121,7 +139,7 @@ class Backbone(nn.Module):
         else:
             self.body, channels = HourglassFeatures(in_channels, width, depth), width
         self.reduce = nn.Conv2d(channels, tokens, 1, bias=False)
-        self.encoder = Encoder(tokens, layers, heads, hidden)
+        self.encoder = Encoder(tokens, layers, heads, hidden, normalized)
         same = kind == "resnet" and tokens == out
         self.adapt = nn.Identity() if same else nn.Conv2d(tokens, out, 3, 1 if kind == "resnet" else 2, 1)
 

@@ -89,7 +89,7 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
     def loss(outputs: RhtOutput, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         maps, moved = outputs.landmarks.float(), outputs.moved
         points = to_heatmap(batch["landmarks"], tuple(batch["image"].shape[-2:]), tuple(maps.shape[-2:]))
-        truth, count = draw(points, config), maps.shape[1]
+        truth, count = draw(points, config, check=False), maps.shape[1]
         visible = torch.ones_like(points[..., 0]) if all_visible else batch["visibility"]
         parts = {"heatmaps": heatmap_loss(maps, truth[:, :count], visible, outputs.boundaries.float(),
                                           truth[:, count:])}

@@ -37,13 +37,17 @@ class RhtConfig:
     tokens: int = 64                          # width of the encoder; paper 256, on the finer maps of the others 64
     layers: int = 2                           # of the encoder; paper 4
     heads: int = 4                            # paper 8, 1 for the others
-    hidden: int = 128                         # between the two linear maps of an encoder layer; TransPose 1024
+    hidden: int = 128                         # between the two linear maps of an encoder layer; TransPose 1024 with
+                                              # ResNet-50, 128 with 64 tokens on HRNet
+    normalized: bool = False                  # tokens and their comparison in the encoder; as in TransPose, and in the
+                                              # files that do not say, not: at 60 times the paper's rate a layer of such
+                                              # an encoder came to look at one place only
     soft: bool = True                         # STM
     hard: bool = True                         # HTM
     multiscale: bool = True                   # MSFFM: fuse at three scales; else at 1x only, and go up alone
     widths: tuple[int, int, int] = (64, 32, 24)  # at 1x, 2x, 4x; paper (256, 128, 64)
     patch: int = 3                            # not given in the paper
-    sigma: float = 2.0                        # of the landmarks' heat, in map pixels; not given in the paper
+    sigma: float = 2.0                        # of the heat, in map pixels; not given in the paper. See ``scaled``
 
     def __post_init__(self) -> None:
         for name in ("landmarks", "in_channels", "depth", "width", "tokens", "heads", "hidden"):
@@ -65,6 +69,10 @@ class RhtConfig:
             raise ValueError(f"sigma must be positive, got {self.sigma}")
         markups.boundaries(str(self.landmarks))
 
+    def scaled(self, image_size: int) -> "RhtConfig":
+        """This configuration for crops of another size, its heat as wide a share of the map as before."""
+        return replace(self, image_size=image_size, sigma=self.sigma * image_size / self.image_size)
+
     @property
     def heatmap_size(self) -> int:
         """Side of the heatmaps, and of the reference, in pixels."""
@@ -76,14 +84,15 @@ class RhtConfig:
         return self.landmarks + self.boundaries * len(markups.boundaries(str(self.landmarks)))
 
 
-LITE = RhtConfig()
+LITE = RhtConfig(normalized=True)
+# heat of 4 pixels on maps of 128 as in TransPose, 2 on maps of 64
 PAPER = RhtConfig(image_size=256, in_channels=3, depth=50, width=64, tokens=256, layers=4, heads=8, hidden=1024,
-                  widths=(256, 128, 64))
+                  widths=(256, 128, 64), sigma=4.0)
 # Trans-H and Trans-HG: the encoder at a quarter of the image, one head (section IV-F)
 LITE_H = replace(LITE, backbone="hrnet", depth=1, width=16, tokens=16, heads=1, layers=1, hidden=64)
 LITE_HG = replace(LITE, backbone="hourglass", depth=1, width=48, tokens=16, heads=1, layers=1, hidden=64)
-PAPER_H = replace(PAPER, backbone="hrnet", depth=4, width=48, tokens=64, heads=1, hidden=256)
-PAPER_HG = replace(PAPER, backbone="hourglass", depth=1, width=256, tokens=64, heads=1, hidden=256)
+PAPER_H = replace(PAPER, backbone="hrnet", depth=4, width=48, tokens=64, heads=1, hidden=128)
+PAPER_HG = replace(PAPER, backbone="hourglass", depth=1, width=256, tokens=64, heads=1, hidden=128)
 
 # the rows of Table VIII, by what is switched off
 ABLATION = {
@@ -226,7 +235,7 @@ class Rht(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.in_channels, config.depth, config.width, config.tokens,
-                                 config.layers, config.heads, config.hidden, config.widths[0])
+                                 config.layers, config.heads, config.hidden, config.widths[0], config.normalized)
         sources = config.soft + config.hard
         self.transformer = ReferenceTransformer(config.in_channels, config.maps, config.widths, config.patch,
                                                 config.soft, config.hard) if sources else None
@@ -261,7 +270,8 @@ class Rht(nn.Module):
             if tuple(landmarks.shape) != (len(image), self.config.landmarks, 2):
                 raise ValueError(f"landmarks must be ({len(image)}, {self.config.landmarks}, 2), "
                                  f"got {tuple(landmarks.shape)}")
-            moved = self.transformer(F.avg_pool2d(image, 2), reference, draw(landmarks.float(), self.config))
+            heat = draw(landmarks.float(), self.config, check=False)
+            moved = self.transformer(F.avg_pool2d(image, 2), reference, heat)
         features = self.fusion(self.backbone(image), *(m for m in (moved.hard, moved.soft) if m is not None))
         points, lines = self.head(features).split([self.config.landmarks, self.config.maps - self.config.landmarks], 1)
         return RhtOutput(moved, lines, points)
@@ -308,11 +318,12 @@ class Rht(nn.Module):
         return lent.images.expand(-1, channels, -1, -1).to(images), lent.landmarks.to(images)
 
 
-def draw(landmarks: Tensor, config: RhtConfig = LITE) -> Tensor:
+def draw(landmarks: Tensor, config: RhtConfig = LITE, check: bool = True) -> Tensor:
     """Heatmaps of landmarks and, from the lines through them, of boundaries; 1 on either.
 
     Args:
         landmarks: (B, K, 2) in pixels of the map.
+        check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
 
     Returns:
         (B, K + P, S/2, S/2).
@@ -328,9 +339,9 @@ def draw(landmarks: Tensor, config: RhtConfig = LITE) -> Tensor:
     if not config.boundaries:
         return points
     rows = markups.boundaries(str(config.landmarks))
-    longest = max(map(len, rows))
-    index = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=landmarks.device)
-    return torch.cat([points, contours.encode(landmarks[:, index], size, sigma)], 1)
+    longest, single = max(map(len, rows)), landmarks.unbind(1)
+    lines = torch.stack([single[k] for row in rows for k in (*row, *[row[-1]] * (longest - len(row)))], 1)
+    return torch.cat([points, contours.encode(lines.unflatten(1, (len(rows), longest)), size, sigma, check)], 1)
 
 
 def read(maps: Tensor, image_size: int) -> Tensor:

@@ -3,7 +3,7 @@
 Shapes: N references, K landmarks, S the side of a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facealign_lite import geometry
-from facealign_lite.data import MARGIN, Augmentation, Crops, crop, grey, load_image, upright_matrix
+from facealign_lite.data import (
+    MARGIN,
+    Augmentation,
+    BatchedCrops,
+    Crops,
+    Further,
+    crop,
+    grey,
+    load_image,
+    upright_matrix,
+)
 from facealign_lite.heatmaps import to_heatmap
 from facealign_lite.nets import to_grey
 
@@ -137,6 +147,37 @@ class Pairs(Crops):
             if self.choice is None else self.choice[index]
         return item | {"reference": self.references.images[which], "chosen": torch.tensor(int(which)),
                        "reference_landmarks": self.references.landmarks[which]}
+
+
+class BatchedPairs(Further):
+    """``Pairs`` as batched data, each crop with a random reference at every look; see ``data.batches``.
+
+    Args:
+        crops: ``data.BatchedCrops``.
+        references: pictures of half the size of the crops.
+        seed: of who lends to whom.
+
+    Raises:
+        ValueError: if references are of another size or colour.
+    """
+
+    def __init__(self, crops: BatchedCrops, references: References, seed: int = 0):
+        wanted = (3 if crops.colour else 1, crops.size // 2, crops.size // 2)
+        if tuple(references.images.shape[1:]) != wanted:
+            raise ValueError(f"references must have pictures {wanted}, got {tuple(references.images.shape[1:])}")
+        self.references = references
+        super().__init__(crops, 1, self.lend, seed)
+
+    def to(self, device: str | torch.device) -> "BatchedPairs":
+        """Move the faces and the references; the same object."""
+        self.references = References(self.references.images.to(device), self.references.landmarks.to(device))
+        return super().to(device)
+
+    def lend(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """The batch with ``reference``, ``reference_landmarks`` and ``chosen``."""
+        which = (chance[:, 0] * len(self.references)).long().clamp(max=len(self.references) - 1)
+        return {**batch, "reference": self.references.images.index_select(0, which), "chosen": which,
+                "reference_landmarks": self.references.landmarks.index_select(0, which)}
 
 
 @lru_cache(maxsize=4)

@@ -7,11 +7,15 @@ Network. ``fields`` Eq. 1 to 5, ``attention`` 9 and 10, ``network`` Fig. 2, ``di
 
 from .attention import PoseAttention
 from .disturbances import (
+    DRAWS,
     add_noise,
     add_salt,
+    determinant,
     disturb,
+    disturb_by,
     draw_linear,
     linear_map,
+    linear_of,
     low_resolution,
     move_images,
     move_maps,
@@ -20,14 +24,24 @@ from .disturbances import (
     occlude,
     widen,
 )
-from .fields import Field, bali_field, boundaries_of, curves, decode_bali, landmark_offsets
-from .learning import Pairs, scpan_loss
+from .fields import (
+    Field,
+    bali_field,
+    boundaries_of,
+    curves,
+    decode_bali,
+    decode_field,
+    landmark_offsets,
+    square_offsets,
+)
+from .learning import BatchedPairs, Pairs, scpan_loss
 from .losses import (
     WEIGHTS,
     Maps,
     Truth,
     Weights,
     calibration_mechanism_loss,
+    calibration_terms,
     coordinate_loss,
     distribution,
     divergence,
@@ -40,15 +54,19 @@ from .losses import (
     self_calibrated_loss,
     semi_supervised_loss,
     squared,
+    supervised_terms,
+    targets,
     truth,
 )
 from .network import LITE, PAPER, Scpan, ScpanConfig, read
 
 __all__ = [
-    "LITE", "PAPER", "WEIGHTS", "Field", "Maps", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "Weights",
-    "add_noise", "add_salt", "bali_field", "boundaries_of", "calibration_mechanism_loss", "coordinate_loss", "curves",
-    "decode_bali", "distribution", "disturb", "divergence", "draw_linear", "field_divergence", "js_divergence",
-    "landmark_offsets", "linear_map", "low_resolution", "move_images", "move_maps", "move_offsets", "move_points",
-    "occlude", "original_divergence", "original_loss", "overall_loss", "read", "scpan_loss",
-    "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss", "squared", "truth", "widen",
+    "DRAWS", "LITE", "PAPER", "WEIGHTS", "BatchedPairs", "Field", "Maps", "Pairs", "PoseAttention", "Scpan",
+    "ScpanConfig", "Truth", "Weights", "add_noise", "add_salt", "bali_field", "boundaries_of",
+    "calibration_mechanism_loss", "calibration_terms", "coordinate_loss", "curves", "decode_bali", "decode_field",
+    "determinant", "distribution", "disturb", "disturb_by", "divergence", "draw_linear", "field_divergence",
+    "js_divergence", "landmark_offsets", "linear_map", "linear_of", "low_resolution", "move_images", "move_maps",
+    "move_offsets", "move_points", "occlude", "original_divergence", "original_loss", "overall_loss", "read",
+    "scpan_loss", "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss", "square_offsets",
+    "squared", "supervised_terms", "targets", "truth", "widen",
 ]

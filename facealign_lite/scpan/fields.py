@@ -5,6 +5,7 @@ map. A boundary is a tuple of landmark indices, in the order in which its curve 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from facealign_lite import contours, geometry, markups
-from facealign_lite.heatmaps import Size, decode
+from facealign_lite import contours, markups
+from facealign_lite.heatmaps import Size
 
 Indices = tuple[int, ...]
 
@@ -55,16 +56,38 @@ def boundaries_of(markup: str) -> tuple[tuple[Indices, ...], Indices]:
     return tuple(table.curves[name] for name in names), tuple(names.index(mirror[name]) for name in names)
 
 
-def curves(points: ArrayLike | Tensor, boundaries: Sequence[Indices], n: int = 64) -> Tensor:
+def curves(points: ArrayLike | Tensor, boundaries: Sequence[Indices], n: int = 64, check: bool = True) -> Tensor:
     """The boundaries as dense lines (..., C, n, 2): splines through their landmarks, points that coincide counted once.
 
-    Degree 2, as far as there are points for it; one lone landmark is a line of no length.
+    Degree 2, as far as there are points for it; one lone landmark is a line of no length. The same as
+    ``geometry.spline`` for each boundary of each face, for all of them at once: chords are the knots' measure, knots
+    lie half way between landmarks but for the outermost two.
+
+    Args:
+        check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
     """
-    points = _points(points)
+    points = _points(points, check)
     _check(boundaries, points)
-    faces = points.detach().cpu().double().reshape(-1, *points.shape[-2:]).numpy()
-    lines = np.array([[_curve(face[list(line)], n) for line in boundaries] for face in faces])
-    return torch.from_numpy(lines).to(points).reshape(*points.shape[:-2], len(boundaries), n, 2)
+    longest = max(map(len, boundaries))
+    rows = tuple(line[min(m, len(line) - 1)] for line in boundaries for m in range(longest))
+    at = points.double().index_select(-2, _index(rows, points.device)).unflatten(-2, (len(boundaries), longest))
+    first, step = at[..., :1, :], torch.linalg.vector_norm(at.diff(dim=-2), dim=-1)     # (..., C, M - 1)
+    if longest == 1:
+        return first.expand(*first.shape[:-2], n, 2).to(points.dtype)
+    # those apart from the one before come first, in their order, and the last of them fills the rest
+    apart = torch.cat([torch.ones_like(step[..., :1], dtype=torch.bool), step > 1e-3], -1)
+    count = apart.sum(-1, keepdim=True)                                                 # (..., C, 1)
+    order = torch.sort((~apart).long(), dim=-1, stable=True).indices
+    order = order.gather(-1, torch.arange(longest, device=at.device).expand_as(order).minimum(count - 1))
+    at = at.gather(-2, order[..., None].expand_as(at))
+    x = torch.cat([torch.zeros_like(step[..., :1]),
+                   torch.linalg.vector_norm(at.diff(dim=-2), dim=-1).cumsum(-1)], -1)   # chord lengths (..., C, M)
+    end, last = x[..., -1:], at[..., -1:, :]
+    u = end * torch.linspace(0, 1, n, dtype=x.dtype, device=x.device)                   # (..., C, n)
+    straight = first + (u / torch.where(end > 0, end, 1.0))[..., None] * (last - first)
+    if longest == 2:
+        return straight.to(points.dtype)
+    return torch.where(count[..., None] < 3, straight, _spline(at, x, count, u)).to(points.dtype)
 
 
 def bali_field(points: ArrayLike | Tensor, boundaries: Sequence[Indices], size: Size, radius: int = RADIUS,
@@ -95,8 +118,10 @@ def bali_field(points: ArrayLike | Tensor, boundaries: Sequence[Indices], size: 
 
 
 def line_confidence(lines: Tensor, size: Size, sigma: float = SIGMA, reading: str = "gaussian",
-                    background: float = 0.0) -> Tensor:
+                    background: float = 0.0, check: bool = True) -> Tensor:
     """Confidence of lines (..., C, n, 2) in map pixels, (..., C, H, W). Arguments and errors as in ``bali_field``.
+
+    ``check`` as in ``curves``.
 
     Source: SCPAN Eq. 3.
     """
@@ -106,7 +131,7 @@ def line_confidence(lines: Tensor, size: Size, sigma: float = SIGMA, reading: st
         raise ValueError(f"background must not be negative, got {background}")
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
-    distance = contours.distances(lines, size, 2 * sigma)                               # 2 sigma: far
+    distance = contours.distances(lines, size, 2 * sigma, check)                             # 2 sigma: far
     heat = READINGS[reading](distance, sigma)
     return torch.where(distance < 2 * sigma, heat, torch.full_like(heat, background))
 
@@ -122,7 +147,7 @@ def vectors(points: Tensor, boundaries: Sequence[Indices], size: Size, radius: i
     if not boundaries:
         nowhere = points.new_zeros(*points.shape[:-2], 0, 2, height, width)
         return nowhere, nowhere[..., 0, :, :].bool()
-    towards = [_towards(points[..., list(line), :], height, width, radius) for line in boundaries]
+    towards = [_towards(reorder(points, line, -2), height, width, radius) for line in boundaries]
     mask = torch.stack([near for _, near in towards], -3)
     offsets = torch.stack([to_nearest for to_nearest, _ in towards], -4)
     return torch.where(mask[..., None, :, :], offsets, torch.zeros_like(offsets)), mask
@@ -156,25 +181,118 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
                          f"got {tuple(offsets.shape)}")
     if radius < 0:
         raise ValueError(f"radius must not be negative, got {radius}")
-    height, width = heatmaps.shape[-2:]
-    at = decode(heatmaps.detach(), "argmax").long()                           # (..., K, 2)
-    step = torch.arange(-radius, radius + 1, device=at.device)
-    x, y = torch.broadcast_tensors((at[..., 0, None] + step)[..., None, :], (at[..., 1, None] + step)[..., :, None])
-    x, y = x.flatten(-2), y.flatten(-2)                                                 # (..., K, (2r + 1)^2)
+    if not heatmaps.isfinite().all():
+        raise ValueError("heatmaps must be finite, got NaN or infinity")
+    window = _Window.around(heatmaps, radius)
+    return window.vote(offsets.flatten(-2).gather(-1, window.index[..., None, :].expand(
+        *window.index.shape[:-1], 2, -1)), reach)
+
+
+def decode_field(heatmaps: Tensor, offsets: Tensor, boundaries: Sequence[Indices], radius: int = DECODE_RADIUS,
+                 reach: float | None = None) -> Tensor:
+    """``decode_bali`` of ``landmark_offsets``, which are looked up inside the windows only; for training.
+
+    Args:
+        heatmaps: (B, K, H, W), not looked at for NaN: nothing waits for a GPU.
+        offsets: (B, C, 2, H, W).
+        boundaries, radius, reach: as in those two.
+
+    Returns:
+        (B, K, 2).
+    """
+    window = _Window.around(heatmaps, radius)
+    if not boundaries:
+        return window.vote(torch.zeros_like(window.places, dtype=heatmaps.dtype), reach)
+    which, share = _through(tuple(boundaries), heatmaps.shape[1], heatmaps.device)
+    flat, pixels = offsets.flatten(1), heatmaps.shape[-2] * heatmaps.shape[-1]
+    vectors = 0
+    for n in range(which.shape[1]):                    # of the boundaries through a landmark, most have one
+        first = (2 * pixels * which[:, n, None] + window.index)[:, :, None]             # (B, K, 1, P)
+        both = torch.cat([first, first + pixels], 2)
+        vectors = vectors + share[:, n, None, None] * flat.gather(1, both.flatten(1)).view(both.shape)
+    return window.vote(vectors, reach)
+
+
+def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices], radius: int = RADIUS
+                   ) -> tuple[Tensor, Tensor, Tensor]:
+    """What a field says, and should say, in the squares around the landmarks: ``vectors`` without the rest of the map.
+
+    Args:
+        offsets: (B, C, 2, H, W).
+        points: landmarks (B, K, 2) in map pixels; not looked at for NaN.
+        boundaries, radius: as in ``bali_field``.
+
+    Returns:
+        said and true (B, C, 2, N), N = M (2R + 1)^2 pixels for boundaries of up to M landmarks, and which of them count
+        (B, C, N): each pixel of the mask once.
+
+    Source: SCPAN Eq. 2.
+    """
+    (height, width), longest = offsets.shape[-2:], max(map(len, boundaries))
+    rows = tuple(line[min(m, len(line) - 1)] for line in boundaries for m in range(longest))
+    known = torch.arange(longest, device=points.device) < _index(tuple(map(len, boundaries)), points.device)[:, None]
+    own = reorder(points, rows).unflatten(1, known.shape)                               # (B, C, M, 2)
+    middle = (own + 0.5).floor()
+    step = torch.arange(-radius, radius + 1, dtype=points.dtype, device=points.device)
+    v, u = torch.meshgrid(step, step, indexing="ij")
+    x, y = ((middle[..., i, None] + t.flatten()).flatten(2) for i, t in ((0, u), (1, v)))               # (B, C, N)
+    dx, dy = (own[..., i, None] - t[:, :, None] for i, t in ((0, x), (1, y)))           # (B, C, M, N)
+    apart = (dx.square() + dy.square()).masked_fill(~known[..., None], torch.inf)
+    nearest = apart.min(2, keepdim=True).indices
+    true = torch.cat([dx.gather(2, nearest), dy.gather(2, nearest)], 2)                 # (B, C, 2, N)
+    covers = ((middle[..., 0, None] - x[:, :, None]).abs() <= radius) & (
+        (middle[..., 1, None] - y[:, :, None]).abs() <= radius) & known[..., None]      # (B, C, M, N)
+    first = torch.arange(longest, device=points.device).repeat_interleave(len(step)**2, output_size=x.shape[-1])
+    before = torch.arange(longest, device=points.device)[:, None] < first               # (M, N)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-    vectors = offsets.flatten(-2).gather(-1, index[..., None, :].expand(*index.shape[:-1], 2, -1))
-    places = torch.stack([x, y], -2)
-    votes, counted = vectors + places, inside                                           # (..., K, 2, (2r + 1)^2)
-    if reach is not None:
-        near = inside & ((votes.detach() - at[..., None]).square().sum(-2) <= reach**2)
-        heard = near.any(-1, keepdim=True)
-        counted = torch.where(heard, near, inside)
-        votes = torch.where(heard[..., None, :], votes, places.to(votes))
-    heat = heatmaps.flatten(-2).gather(-1, index).clamp(min=0) * counted
-    heat = torch.where((heat > 0).any(-1, keepdim=True), heat, counted.to(heat))
-    heat = heat / heat.detach().amax(-1, keepdim=True)                                  # faint heat must not underflow
-    return (heat[..., None, :] * votes).sum(-1) / heat.sum(-1, keepdim=True)            # Eq. 5
+    counts = inside & ~(covers & before).any(2) & known.repeat_interleave(len(step)**2, 1, output_size=x.shape[-1])
+    index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).nan_to_num().long()
+    said = offsets.flatten(-2).gather(-1, index[:, :, None].expand(-1, -1, 2, -1))
+    return said, true, counts
+
+
+class _Window(NamedTuple):
+    """The pixels around the hottest one of each map; P = (2r + 1)^2 of them."""
+
+    at: Tensor          # (..., K, 2), the hottest
+    places: Tensor      # (..., K, 2, P)
+    inside: Tensor      # (..., K, P), which of them lie on the map
+    index: Tensor       # (..., K, P), their places in a flat map
+    heat: Tensor        # (..., K, P), none below 0
+
+    @classmethod
+    def around(cls, heatmaps: Tensor, radius: int) -> "_Window":
+        height, width = heatmaps.shape[-2:]
+        at = _hottest(heatmaps.detach())
+        step = torch.arange(-radius, radius + 1, device=at.device)
+        x, y = torch.broadcast_tensors((at[..., 0, None] + step)[..., None, :], (at[..., 1, None] + step)[..., :, None])
+        x, y = x.flatten(-2), y.flatten(-2)
+        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+        return cls(at, torch.stack([x, y], -2), inside, index, heatmaps.flatten(-2).gather(-1, index).clamp(min=0))
+
+    def vote(self, vectors: Tensor, reach: float | None) -> Tensor:
+        """Where the pixels point, weighed by their heat: vectors (..., K, 2, P) -> (..., K, 2)."""
+        votes, counted = vectors + self.places, self.inside
+        if reach is not None:
+            near = counted & ((votes.detach() - self.at[..., None]).square().sum(-2) <= reach**2)
+            heard = near.any(-1, keepdim=True)
+            counted = torch.where(heard, near, counted)
+            votes = torch.where(heard[..., None, :], votes, self.places.to(votes))
+        heat = self.heat * counted
+        heat = torch.where((heat > 0).any(-1, keepdim=True), heat, counted.to(heat))
+        heat = heat / heat.detach().amax(-1, keepdim=True)                              # faint heat must not underflow
+        return (heat[..., None, :] * votes).sum(-1) / heat.sum(-1, keepdim=True)        # Eq. 5
+
+
+def _hottest(maps: Tensor) -> Tensor:
+    """(..., K, 2) whole (x, y) of the first maximum; the middle of a map without heat. As ``heatmaps.decode`` has it,
+    row by row: a CPU looks for the place of a maximum ten times longer than for the maximum."""
+    height, width = maps.shape[-2:]
+    value, y = maps.amax(-1).max(-1)                                                    # (..., K)
+    row = maps.gather(-2, y[..., None, None].expand(*y.shape, 1, width)).squeeze(-2)
+    some = value > maps.amin((-2, -1))
+    return torch.stack([torch.where(some, row.max(-1).indices, width // 2), torch.where(some, y, height // 2)], -1)
 
 
 def landmark_offsets(offsets: Tensor, boundaries: Sequence[Indices], count: int) -> Tensor:
@@ -184,15 +302,74 @@ def landmark_offsets(offsets: Tensor, boundaries: Sequence[Indices], count: int)
     """
     if offsets.ndim < 4 or offsets.shape[-4:-2] != (len(boundaries), 2):
         raise ValueError(f"offsets must be (..., {len(boundaries)}, 2, H, W), got {tuple(offsets.shape)}")
-    on = torch.tensor([[k in line for line in boundaries] for k in range(count)]).to(offsets)
-    share = on / on.sum(1, keepdim=True).clamp(min=1)                                   # (K, C)
+    share = torch.tensor([[k in line for line in boundaries] for k in range(count)]).to(offsets)     # (K, C)
+    share = share / share.sum(1, keepdim=True).clamp(min=1)
     return torch.einsum("kc,...cdhw->...kdhw", share, offsets)
 
 
-def _curve(points: np.ndarray, n: int) -> np.ndarray:
-    apart = np.append(True, np.linalg.norm(np.diff(points, axis=0), axis=1) > 1e-3)
-    points = points[apart]
-    return np.repeat(points, n, 0) if len(points) == 1 else geometry.spline(points, n, min(2, len(points) - 1))
+@lru_cache(maxsize=16)
+def _through(boundaries: tuple[Indices, ...], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which boundaries pass each landmark and what each says in the mean, (K, n) both; 0 fills up."""
+    rows = [[c for c, line in enumerate(boundaries) if k in line] for k in range(count)]
+    most = max(map(len, rows))
+    with torch.inference_mode(False):
+        return (torch.tensor([[*row, *[0] * (most - len(row))] for row in rows], device=device),
+                torch.tensor([[*[1 / len(row)] * len(row), *[0.0] * (most - len(row))] if row else [0.0] * most
+                              for row in rows], device=device))
+
+
+def _spline(points: Tensor, x: Tensor, count: Tensor, u: Tensor) -> Tensor:
+    """Quadratic splines through the first ``count`` >= 3 of points (..., M, 2) at x (..., M), at u: (..., n, 2).
+
+    Sum of B-splines c_i B_i: row i of the collocation matrix has B_i-1, B_i and B_i+1 at x_i, so that it is solved by
+    elimination from top to bottom (Thomas). de Boor, A Practical Guide to Splines, chapter IX.
+    """
+    size, count = points.shape[-2], count.clamp(min=3)
+    last = count - 1
+    # knots t: three at either end, and from the second to the last but one the middles between landmarks
+    place, end = torch.arange(size + 3, device=x.device), x[..., -1:]
+    middles = torch.nn.functional.pad((x[..., 1:] + x[..., :-1]) / 2, (2, 2))             # t_k = (x_k-2 + x_k-1) / 2
+    t = torch.where(place < 3, torch.zeros_like(middles), torch.where(place < count, middles, end.expand_as(middles)))
+
+    def basis(m: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """B_m-2, B_m-1 and B_m between the knots t_m and t_m+1."""
+        a, b, c, d = (t.gather(-1, m + k) for k in (-1, 0, 1, 2))
+        before = (c - at).square() / ((c - b) * (c - a))
+        after = (at - b).square() / ((c - b) * (d - b))
+        return before, 1 - before - after, after
+
+    inner = place[:size].expand_as(x).clamp(min=1).minimum(last - 1)                    # x_i lies in t_i+1 ... t_i+2
+    low, mid, high = (b.unbind(-1) for b in basis(inner + 1, x.gather(-1, inner)))
+    inside = ((place[:size] > 0) & (place[:size] < last)).unbind(-1)
+    zero, one = torch.zeros_like(low[0]), torch.ones_like(low[0])
+    given, above, right = points.unbind(-2), zero, []
+    solved: list[Tensor] = []
+    for i in range(size):                                                               # the ends are their landmarks
+        a, b, c = (torch.where(inside[i], v, w) for v, w in ((low[i], zero), (mid[i], one), (high[i], zero)))
+        pivot = b - a * above
+        above = c / pivot
+        value = given[i] if i == 0 else given[i] - a[..., None] * solved[-1]
+        solved.append(value / pivot[..., None])
+        right.append(above)
+    for i in range(size - 2, -1, -1):
+        solved[i] = solved[i] - right[i][..., None] * solved[i + 1]
+    c = torch.stack(solved, -2)                                                         # (..., M, 2)
+    # between which knots: how many of t_3, t_4 ... lie at or before u
+    span = 2 + (t[..., None, 3:] <= u[..., None]).sum(-1).minimum(last - 2)             # (..., n)
+    return sum(b[..., None] * c.gather(-2, (span + k)[..., None].expand(*span.shape, 2))
+               for b, k in zip(basis(span, u), (-2, -1, 0)))
+
+
+@lru_cache(maxsize=64)
+def _index(order: Indices, device: torch.device) -> Tensor:
+    """``order`` as a tensor, made once, so that a captured step finds it on its device."""
+    with torch.inference_mode(False):
+        return torch.tensor(order, dtype=torch.long, device=device)
+
+
+def reorder(maps: Tensor, order: Sequence[int], axis: int = 1) -> Tensor:
+    """``maps`` with the entries of ``axis`` in another order."""
+    return maps.index_select(axis, _index(tuple(order), maps.device))
 
 
 def _towards(points: Tensor, height: int, width: int, radius: int) -> tuple[Tensor, Tensor]:
@@ -209,11 +386,11 @@ def _towards(points: Tensor, height: int, width: int, radius: int) -> tuple[Tens
     return torch.stack([u, v], -3), (in_x[..., None, :] & in_y[..., :, None]).any(-3)
 
 
-def _points(points: ArrayLike | Tensor) -> Tensor:
+def _points(points: ArrayLike | Tensor, check: bool = True) -> Tensor:
     points = points if isinstance(points, Tensor) else torch.as_tensor(np.asarray(points))
     if points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points must be (..., K, 2), got shape {tuple(points.shape)}")
-    if not points.isfinite().all():
+    if check and not points.isfinite().all():
         raise ValueError("points must be finite, got NaN or infinity")
     return points if points.is_floating_point() else points.double()
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import markups
+from facealign_lite.data import BatchedCrops, Further, Halves
+from facealign_lite.data.effects import uniform
 
-from .disturbances import SCALE, TURN, disturb, move_points
+from .disturbances import DRAWS, SCALE, TURN, disturb, disturb_by, move_points
 from .fields import boundaries_of
-from .losses import WEIGHTS, Maps, Weights, overall_loss, semi_supervised_loss, truth
+from .losses import WEIGHTS, Maps, Weights, calibration_terms, supervised_terms
 from .network import ScpanConfig
 
 
@@ -27,15 +29,16 @@ class Pairs(Dataset):
         labelled: ``data.Crops`` with landmarks.
         unlabelled: ``data.Crops`` whose landmarks, should they have any, nobody looks at.
         seed: of the disturbances; a pair is a function of (seed, epoch, index).
-        turn, scale: of the twins, up to so many degrees and from and to such a size, see ``draw_linear``.
+        turn, scale, shift: of the twins, up to so many degrees, from and to such a size, and up to such a share of a
+            side, see ``draw_linear``.
 
     Source: SCPAN Algorithm 1, steps 1 and 2, but for this: the twin is drawn anew in every epoch.
     """
 
     def __init__(self, labelled: Dataset, unlabelled: Dataset | None = None, seed: int = 0, turn: float = TURN,
-                 scale: tuple[float, float] = SCALE):
+                 scale: tuple[float, float] = SCALE, shift: float = 0.0):
         self.parts = (labelled,) if unlabelled is None else (labelled, unlabelled)
-        self.seed, self.turn, self.scale = seed, turn, scale
+        self.seed, self.turn, self.scale, self.shift = seed, turn, scale, shift
 
     def __len__(self) -> int:
         return len(self.parts) * max(map(len, self.parts))
@@ -47,8 +50,8 @@ class Pairs(Dataset):
         """Pair ``index`` as seen in ``epoch``; the smaller part starts anew, otherwise augmented, when used up.
 
         Returns:
-            image (2, C, S, S); landmarks (2, K, 2) in crop pixels, NaN where unlabelled; linear (2, 2), what was done
-            to the twin; labelled, 1 or 0.
+            image (2, C, S, S); landmarks (2, K, 2) in crop pixels, NaN where unlabelled; linear (2, 2), or (2, 3) with
+            a shift, what was done to the twin; labelled, 1 or 0.
 
         Raises:
             IndexError: beyond the last pair.
@@ -62,15 +65,49 @@ class Pairs(Dataset):
         number = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1, np.uint64)[0]
         draw = torch.Generator().manual_seed(int(number >> 1))
         image, points = item["image"][None], item["landmarks"][None]
-        twin, linear = disturb(image, draw, self.turn, self.scale)
+        twin, linear = disturb(image, draw, self.turn, self.scale, self.shift)
         moved = move_points(points, linear, tuple(image.shape[-2:]), _flip(points))
         landmarks = torch.cat([points, moved])
         return {"image": torch.cat([image, twin]), "linear": linear[0], "labelled": torch.tensor(float(kind == 0)),
                 "landmarks": landmarks if kind == 0 else torch.full_like(landmarks, torch.nan)}
 
 
+class BatchedPairs(Further):
+    """``Pairs`` as batched data, made on the device of the crops, see ``data.batches``.
+
+    With unlabelled crops a key is a labelled pair and an unlabelled one: of B keys the first B pairs of a batch have
+    labels and the last B have none, ``labelled_count`` of ``scpan_loss``.
+
+    Args:
+        labelled, unlabelled: ``data.BatchedCrops``.
+        seed, turn, scale, shift: as for ``Pairs``, but other draws.
+    """
+
+    def __init__(self, labelled: BatchedCrops, unlabelled: BatchedCrops | None = None, seed: int = 0,
+                 turn: float = TURN, scale: tuple[float, float] = SCALE, shift: float = 0.0):
+        data = labelled if unlabelled is None else Halves(labelled, unlabelled, "unlabelled")
+        self.how = {"turn": turn, "scale": scale, "shift": shift}
+        # of every crop: what is done to it, and the key of its grain
+        super().__init__(data, (DRAWS + 1) * (1 if unlabelled is None else 2), self.pair, seed)
+
+    def pair(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """Pictures and twins of N crops, as ``Pairs`` gives them, with chance of N (DRAWS + 1) numbers."""
+        images, points = batch["image"], batch["landmarks"]
+        # the first half of the numbers is that of the first half of the batch
+        chance = torch.cat(chance.split(DRAWS + 1, 1))
+        key = (chance[:, -1] * 2**24).to(torch.int32)
+        grain = uniform(key, torch.Size([len(images), 1 + images.shape[1], *images.shape[2:]]))
+        twins, linear = disturb_by(images, chance[:, :-1], grain, **self.how)
+        moved = move_points(points, linear, tuple(images.shape[-2:]), _flip(points))
+        labelled = 1 - batch["unlabelled"] if "unlabelled" in batch else torch.ones_like(chance[:, 0])
+        landmarks = torch.stack([points, moved], 1)
+        landmarks = torch.where(labelled[:, None, None, None] > 0, landmarks, torch.nan)
+        return {"image": torch.stack([images, twins], 1), "linear": linear, "labelled": labelled,
+                "landmarks": landmarks}
+
+
 def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",
-               **lengths: Any) -> Callable:
+               labelled_count: int | None = None, **lengths: Any) -> Callable:
     """The loss of SCPAN on batches of ``Pairs``: the supervised objective of the labelled ones, and the self-calibrated
     one of the others.
 
@@ -80,42 +117,62 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: floa
         weights: as in ``overall_loss``.
         unlabelled: weight of the self-calibrated loss of unlabelled pairs; the paper prints none.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
+        labelled_count: so many pairs of a batch, the first ones, have labels, the others none: halves of a fixed size.
+            None: those have that the batch names in ``labelled``, in any order and number.
         lengths: fields of the configuration that shall be others in the loss; ``reach`` and ``within`` None for the
             paper's.
 
     Returns:
-        a loss for ``training.fit``. Means are taken over the labelled and over the unlabelled pairs of a batch.
+        a loss for ``training.fit``, of "last", "earlier", "field", "coordinates", "calibrated" and "unlabelled", those
+        of them that a batch can have. Means are taken over the labelled and over the unlabelled pairs. Shapes depend on
+        no value and nothing waits for a GPU.
+
+    Raises:
+        ValueError: for a negative ``labelled_count``.
 
     Source: SCPAN Eq. 19 and 20, Algorithm 1, step 3.2.
     """
     config = replace(config, **lengths)
     boundaries, boundary_flip = boundaries_of(str(config.landmarks)) if config.bali else ((), ())
-    reach = None if config.reading == "printed" else config.reach
-    sigmas, sizes = config.sigmas, (config.square, config.window)
+    if labelled_count is not None and labelled_count < 0:
+        raise ValueError(f"labelled_count must not be negative, got {labelled_count}")
+    how = {"sigma": config.sigmas, "radius": config.square, "decode_radius": config.window, "within": config.within,
+           "reach": None if config.reading == "printed" else config.reach, "shape": shape}
 
     def loss(said: Maps, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        labelled, linear = batch["labelled"].bool(), batch["linear"]
-        points, size = batch["landmarks"], tuple(batch["image"].shape[-2:])
-        swap, parts = (_flip(points), boundary_flip), {}
-        if labelled.any():
-            pair = [_rows(said, labelled, k) for k in (0, 1)]
-            maps = [maps.shape[-1] for maps in said.heatmaps]
-            truths = [truth(points[labelled, k], size, maps, boundaries, sigmas, sizes[0], shape) for k in (0, 1)]
-            parts = overall_loss(pair, truths, boundaries, linear[labelled], *swap, weights, sizes[0], reach, sigmas,
-                                 config.within, sizes[1])
-        if not labelled.all():
-            pair = [_rows(said, ~labelled, k) for k in (0, 1)]
-            parts = semi_supervised_loss(parts, pair, linear[~labelled], *swap, sigmas)
-            parts["unlabelled"] = unlabelled * parts["unlabelled"]
+        points, size, linear = batch["landmarks"], tuple(batch["image"].shape[-2:]), batch["linear"]
+        count, parts, labelled = len(points), {}, None
+        if labelled_count is None:
+            labelled = batch["labelled"].to(linear)                                     # (B,)
+            points = torch.where(labelled[:, None, None, None] > 0, points, torch.zeros_like(points))
+        known = count if labelled_count is None else min(labelled_count, count)
+        if known:
+            terms = supervised_terms(_first(said, 2 * known), points[:known].flatten(0, 1), size, boundaries, **how)
+            # of picture and twin
+            parts = {name: getattr(weights, name) * _mean(term.unflatten(0, (known, 2)).sum(1), labelled)
+                     for name, term in terms.items()}
+        others = unlabelled and (labelled_count is None or known < count)
+        if weights.calibrated or others:
+            rows = calibration_terms(said, linear, _flip(points), boundary_flip, config.sigmas)
+        if known:
+            parts["calibrated"] = weights.calibrated * _mean(rows[:known], labelled) if weights.calibrated else \
+                torch.zeros_like(parts["last"])
+        if others:
+            parts["unlabelled"] = unlabelled * (_mean(rows[known:], None) if labelled is None else
+                                                _mean(rows, 1 - labelled))
         return parts
     return loss
 
 
-def _rows(said: Maps, which: Tensor, kind: int) -> Maps:
-    """The pictures (``kind`` 0) or twins (1) of some pairs."""
-    def some(maps: Tensor) -> Tensor:
-        return maps[kind::2][which]
-    return Maps([some(maps) for maps in said.heatmaps], [some(maps) for maps in said.confidences], some(said.offsets))
+def _mean(rows: Tensor, weight: Tensor | None) -> Tensor:
+    """Of (B,), all or as they weigh; 0 where none does."""
+    return rows.mean() if weight is None else (rows * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _first(said: Maps, count: int) -> Maps:
+    """The maps of the first ``count`` pictures and twins."""
+    return Maps([maps[:count] for maps in said.heatmaps], [maps[:count] for maps in said.confidences],
+                said.offsets[:count])
 
 
 def _flip(points: Tensor) -> tuple[int, ...]:

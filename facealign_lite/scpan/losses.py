@@ -21,8 +21,11 @@ from .fields import (
     Indices,
     curves,
     decode_bali,
+    decode_field,
     landmark_offsets,
     line_confidence,
+    reorder,
+    square_offsets,
     vectors,
 )
 
@@ -75,17 +78,29 @@ def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bound
         radius: as in ``bali_field``.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
     """
+    maps, last = targets(points, image_size, sizes, boundaries, sigma, shape)
+    offsets, mask = vectors(last, boundaries, sizes[-1], radius)
+    return Truth(maps._replace(offsets=offsets), mask, last)
+
+
+def targets(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], boundaries: Sequence[Indices],
+            sigma: float | Sequence[float] = SIGMA, shape: str = "gaussian", check: bool = True) -> tuple[Maps, Tensor]:
+    """The maps of ``truth`` without vectors, and the landmarks (B, K, 2) in last map pixels.
+
+    Args:
+        check: whether to look for NaN, which makes the processor wait for a GPU.
+    """
     dense = max(2, max(sizes) // 2)           # points of a curve: about one for every second pixel of the last map
-    lines = curves(points, boundaries, dense) if boundaries else points.new_zeros(len(points), 0, 2, 2)
+    lines = curves(points, boundaries, dense, check) if boundaries else points.new_zeros(len(points), 0, 2, 2)
     stages, heat, confidence = list(zip(sizes, _each(sigma, len(sizes)), strict=True)), {}, {}
     for stage in set(stages):
         size, width = stage
         on_map = heatmaps.to_heatmap(points, image_size, size)
-        heat[stage] = heatmaps.encode(on_map, size, width, shape)
-        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width)
-    last = heatmaps.to_heatmap(points, image_size, sizes[-1])
-    offsets, mask = vectors(last, boundaries, sizes[-1], radius)
-    return Truth(Maps([heat[stage] for stage in stages], [confidence[stage] for stage in stages], offsets), mask, last)
+        heat[stage] = _peaks(on_map, size, width) if shape == "gaussian" and not check else heatmaps.encode(
+            on_map, size, width, shape, check)
+        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width, check=check)
+    maps = Maps([heat[stage] for stage in stages], [confidence[stage] for stage in stages], points.new_zeros(0))
+    return maps, heatmaps.to_heatmap(points, image_size, sizes[-1])
 
 
 # ---- how two maps differ -------------------------------------------------------------------------------------------
@@ -146,12 +161,17 @@ def field_divergence(offsets: Tensor, targets: Tensor, mask: Tensor, radius: int
     _same(offsets, targets)
     if mask.shape != offsets.shape[:2] + offsets.shape[3:]:
         raise ValueError(f"mask must be (B, C, H, W) of offsets {tuple(offsets.shape)}, got {tuple(mask.shape)}")
+    return _coins(offsets.flatten(3), targets.flatten(3), mask.flatten(2), radius)
+
+
+def _coins(offsets: Tensor, targets: Tensor, mask: Tensor, radius: int) -> Tensor:
+    """``field_divergence`` of N pixels: (B, C, 2, N) and (B, C, N) -> (B,)."""
     limit = 1.5 * (radius + 0.5)
     p, q = (((1 + u / limit) / 2).clamp(EPSILON, 1 - EPSILON) for u in (offsets, targets))
-    apart = _Divergence.apply(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))  # (B, C, 2, H, W)
+    apart = _Divergence.apply(torch.stack([p, 1 - p], -1), torch.stack([q, 1 - q], -1))  # (B, C, 2, N)
     beyond = (offsets.abs() / limit - 1).clamp(min=0)
     weight = mask[:, :, None].to(apart)
-    return (((apart + beyond) * weight).sum((-2, -1)) / weight.sum((-2, -1)).clamp(min=1)).sum((1, 2))
+    return (((apart + beyond) * weight).sum(-1) / weight.sum(-1).clamp(min=1)).sum((1, 2))
 
 
 def coordinate_loss(points: Tensor, targets: Tensor, size: heatmaps.Size, within: float | None = None) -> Tensor:
@@ -164,12 +184,17 @@ def coordinate_loss(points: Tensor, targets: Tensor, size: heatmaps.Size, within
 
     Source: SCPAN Eq. 14 and 18.
     """
+    return _coordinates(points, targets, size, within).mean()
+
+
+def _coordinates(points: Tensor, targets: Tensor, size: heatmaps.Size, within: float | None) -> Tensor:
+    """``coordinate_loss`` of each picture, (B,)."""
     _same(points, targets)
     height, width = (size, size) if isinstance(size, int) else size
     apart = points - targets
     if within is not None:
         apart = apart * (apart.detach().square().sum(-1, keepdim=True) <= within**2)
-    return (apart / points.new_tensor([width, height])).square().sum((1, 2)).mean()
+    return ((apart[..., 0] / width).square() + (apart[..., 1] / height).square()).sum(1)
 
 
 # ---- a picture and its twin ----------------------------------------------------------------------------------------
@@ -197,8 +222,14 @@ def self_calibrated_loss(maps: Tensor, twin: Tensor, linear: Tensor, flip: Seque
 
     Source: SCPAN Eq. 7 (squared) and 12 (any measure).
     """
+    return _calibrated(maps, twin, linear, flip, measure, sigma).mean()
+
+
+def _calibrated(maps: Tensor, twin: Tensor, linear: Tensor, flip: Sequence[int], measure: Measure,
+                sigma: float | None) -> Tensor:
+    """``self_calibrated_loss`` of each pair, (B,)."""
     moved = move_maps(maps, linear, flip)
-    return measure(moved if sigma is None else widen(moved, linear, sigma), twin).mean()
+    return measure(moved if sigma is None else widen(moved, linear, sigma), twin)
 
 
 def calibration_mechanism_loss(pair: Sequence[Tensor], targets: Sequence[Tensor], linear: Tensor,
@@ -218,11 +249,16 @@ def original_divergence(said: Maps, true: Truth, radius: int = RADIUS) -> dict[s
 
     Source: SCPAN Eq. 16.
     """
-    stages = [divergence(h, th).mean() + divergence(c, tc).mean() for h, th, c, tc in zip(
-        said.heatmaps, true.maps.heatmaps, said.confidences, true.maps.confidences, strict=True)]
+    stages = [stage.mean() for stage in _stages(said, true.maps)]
     *earlier, last = stages
     return {"field": field_divergence(said.offsets, true.maps.offsets, true.mask, radius).mean(), "last": last,
             "earlier": sum(earlier, last.new_zeros(()))}
+
+
+def _stages(said: Maps, true: Maps) -> list[Tensor]:
+    """Divergence of the maps of each stage, summed over maps, (B,) each."""
+    return [divergence(h, th) + divergence(c, tc) for h, th, c, tc in zip(
+        said.heatmaps, true.heatmaps, said.confidences, true.confidences, strict=True)]
 
 
 def self_calibrated_divergence(said: Maps, twin: Maps, linear: Tensor, flip: Sequence[int],
@@ -281,6 +317,49 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
     return losses | {"calibrated": weights.calibrated * sum(stages, losses["last"].new_zeros(()))}
 
 
+def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boundaries: Sequence[Indices],
+                     sigma: float | Sequence[float], radius: int, decode_radius: int, reach: float | None,
+                     within: float | None, shape: str = "gaussian") -> dict[str, Tensor]:
+    """What ``overall_loss`` sums of pictures, (B,) each and without weights: the same numbers, for training.
+
+    Vectors are compared in the squares around the landmarks only, and nothing waits for a GPU: NaN gives NaN.
+
+    Args:
+        points: landmarks (B, K, 2) in image pixels.
+        boundaries, sigma, radius, shape: as in ``truth``.
+        decode_radius, reach, within: as in ``overall_loss``.
+
+    Returns:
+        "last", "earlier", "field", "coordinates".
+
+    Source: SCPAN Eq. 16 and 18.
+    """
+    heat = said.heatmaps[-1]
+    true, on_map = targets(points, image_size, [maps.shape[-1] for maps in said.heatmaps], boundaries, sigma, shape,
+                           False)
+    *earlier, last = _stages(said, true)
+    found = decode_field(heat, said.offsets, boundaries, decode_radius, reach if boundaries else None)
+    field = torch.zeros_like(last)
+    for length in sorted(set(map(len, boundaries))):   # boundaries of one length at a time, so that nothing is padded
+        which = [c for c, line in enumerate(boundaries) if len(line) == length]
+        some = reorder(said.offsets, which)
+        field = field + _coins(*square_offsets(some, on_map, [boundaries[c] for c in which], radius), radius)
+    return {"last": last, "earlier": sum(earlier, torch.zeros_like(last)), "field": field,
+            "coordinates": _coordinates(found, on_map, tuple(heat.shape[-2:]), within)}
+
+
+def calibration_terms(said: Maps, linear: Tensor, flip: Sequence[int], boundary_flip: Sequence[int],
+                      sigma: float | Sequence[float] | None = None) -> Tensor:
+    """The self-calibrated divergence before the last stage of each of B pairs, (B,): pictures and twins in turn.
+
+    Source: SCPAN Eq. 17, as summed in Eq. 19 and 20.
+    """
+    stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))[:-1]
+    rows = [_calibrated(maps[0::2], maps[1::2], linear, order, divergence, width)
+            for heat, confidence, width in stages for maps, order in ((heat, flip), (confidence, boundary_flip))]
+    return sum(rows, linear.new_zeros(len(linear)))
+
+
 def semi_supervised_loss(supervised: dict[str, Tensor], pair: Sequence[Maps], linear: Tensor, flip: Sequence[int],
                          boundary_flip: Sequence[int], sigma: float | Sequence[float] | None = None
                          ) -> dict[str, Tensor]:
@@ -300,17 +379,17 @@ class _MapDivergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, targets: Tensor) -> Tensor:
         slopes, parts = [], []
-        heat = [(m.clamp(min=0).to(torch.promote_types(m.dtype, torch.float32)) + EPSILON) for m in (maps, targets)]
+        heat = [m.to(torch.promote_types(m.dtype, torch.float32)).clamp(min=0).add_(EPSILON) for m in (maps, targets)]
         sums = [h.sum(-1, keepdim=True) for h in heat]
         p, q = (h.div_(total) for h, total in zip(heat, sums))
         log_mean = (p + q).div_(2).log_()
         for shares, total, m, needed in zip((p, q), sums, (maps, targets), ctx.needs_input_grad):
-            g = shares.log().sub_(log_mean).div_(2)
+            g = shares.log().sub_(log_mean)
             part = torch.linalg.vecdot(shares, g)
             parts.append(part)
-            slopes.append(g.sub_(part[..., None]).div_(total).mul_(m >= 0) if needed else None)
+            slopes.append(g.sub_(part[..., None]).div_(2 * total).masked_fill_(m < 0, 0) if needed else None)
         ctx.save_for_backward(*slopes)
-        return parts[0] + parts[1]
+        return (parts[0] + parts[1]) / 2
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -334,6 +413,13 @@ class _Divergence(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return tuple(gradient[..., None] * to if needed else None
                      for to, needed in zip(ctx.saved_tensors, ctx.needs_input_grad))
+
+
+def _peaks(points: Tensor, size: int, sigma: float) -> Tensor:
+    """``heatmaps.encode`` of Gaussians: exp(-(dx^2 + dy^2) / 2 sigma^2) is a product."""
+    t = torch.arange(size, dtype=points.dtype, device=points.device)
+    x, y = (torch.exp(-(t - points[..., i, None]).square() / (2 * sigma**2)) for i in (0, 1))   # (..., K, size)
+    return y[..., :, None] * x[..., None, :]
 
 
 def _each(value: Any, count: int) -> list[Any]:

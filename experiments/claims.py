@@ -1,0 +1,191 @@
+"""The claims of book/claims.yml, judged by the records in results/: ``python -m experiments.claims [C1 ...]``.
+
+A row names what is compared:
+
+    compare:
+    - {better: tab-vgg, worse: tab-single, paper: [4.70, 4.78]}    # the paper's figures of both: its effect
+    - {better: scpan-scpan_2, worse: scpan-scpan, allowed: 0.05}   # "nearly as good": a loss of 5 % counts as level
+    - {level: [scpan-ged, scpan-student_t], allowed: 0.05}         # neither is better by more than 5 %
+
+An arm is the name of its records without the seed, with ``@figure`` behind it where the figure is not the row's
+``metric``. Effects are taken as shares of the worse one's error: our errors are several times the papers'. A row with
+several comparisons holds if all do, and does not if one does not, at a stricter level (``verdict.together``).
+"""
+
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from experiments.verdict import OPEN, Verdict, together, verdict
+from facealign_lite import records
+
+CLAIMS = records.ROOT / "book" / "claims.yml"
+BUDGETS = ("gpu", "lite")             # the largest first
+FAILURE = 0.1                         # what "failures" counts, see evaluation.FAILURE
+UNTESTED = "open"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms, as a row names them."""
+
+    better: str
+    worse: str
+    effect: float | None = None       # the paper's, as a share of the worse one's error
+    allowed: float = 0.0              # loss that counts as level, as a share of the worse one's error
+    trained: bool = True
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> list["Comparison"]:
+        """All of a row.
+
+        Raises:
+            ValueError: if one has no two arms, or the paper's figures are not a gain.
+        """
+        found = []
+        for one in row["compare"]:
+            options = {"allowed": one.get("allowed", 0.0), "trained": one.get("trained", True)}
+            if "level" in one:
+                first, second = one["level"]
+                found += [cls(first, second, **options), cls(second, first, **options)]
+                continue
+            paper = one.get("paper")
+            if not {"better", "worse"} <= set(one) or (paper and not 0 < paper[0] < paper[1]):
+                raise ValueError(f"{row['id']}: a comparison must have better, worse and [less, more], got {one}")
+            found.append(cls(one["better"], one["worse"], 1 - paper[0] / paper[1] if paper else None, **options))
+        return found
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came out of a comparison; shares are of the worse one's mean error."""
+
+    comparison: Comparison
+    verdict: Verdict
+    strict: Verdict                   # at the level of one of several comparisons
+    better: float                     # mean errors
+    worse: float
+
+    def share(self, value: float) -> float:
+        """A value of the verdict as a share."""
+        return value / self.worse
+
+
+def read(path: Path = CLAIMS) -> list[dict[str, Any]]:
+    """The rows."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def judge(row: Mapping[str, Any], budget: str = "lite", folder: Path | None = None) -> list[Found]:
+    """A row's comparisons at one budget, by the seeds that both sides have; none if an arm has no records.
+
+    Errors of single faces are compared where the records have them (``errors`` beside ``nme``, ``errors_20`` beside
+    ``nme_20``, and so on), else means by seed.
+
+    Raises:
+        ValueError: if a record is damaged, of a changed tree, or of another setting than the others of the row.
+    """
+    found, settings, comparisons = [], {}, Comparison.of(row)
+    for one in comparisons:
+        sides = []
+        for arm in (one.better, one.worse):
+            name, _, metric = arm.partition("@")
+            name = name if budget == "lite" else f"{budget}-{name}"
+            runs = {record["seeds"][0]: record for record in records.read_seeds(name, folder or records.RESULTS, True)}
+            settings |= {f"{name}-{seed}": (str(run["budget"]), run["data"]) for seed, run in runs.items()}
+            sides.append((runs, metric or row["metric"]))
+        seeds = sorted(set(sides[0][0]) & set(sides[1][0]))
+        if not seeds:
+            return []
+        if len(set(settings.values())) > 1:
+            raise ValueError(f"{row['id']}: all arms must be of one budget and data, got {set(settings.values())}")
+        means = [np.array([figure(runs[s]["figures"], metric) for s in seeds]) for runs, metric in sides]
+        faces = [[each(runs[s]["figures"], metric) for s in seeds] for runs, metric in sides]
+        tables = means if any(e is None for side in faces for e in side) else [np.array(side) for side in faces]
+        worse = float(np.mean(tables[1]))
+        usual, strict = (verdict(*tables, None if one.effect is None else one.effect * worse, one.allowed * worse,
+                                 one.trained, level) for level in (0.95, 1 - 0.05 / len(comparisons)))
+        found.append(Found(one, usual, strict, float(np.mean(tables[0])), worse))
+    return found
+
+
+def says(row: Mapping[str, Any], folder: Path | None = None) -> tuple[str, str]:
+    """Verdict on a row and the budget that it rests on, the largest that has been run; "open" and "" if none has."""
+    for budget in BUDGETS:
+        if found := judge(row, budget, folder):
+            return together([one.verdict for one in found], [one.strict for one in found]), budget
+    return UNTESTED, ""
+
+
+def figure(figures: Mapping[str, Any], metric: str) -> float:
+    """A figure by name, "subsets/occlusion/nme" where they are nested.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    value: Any = figures
+    for key in metric.split("/"):
+        if not isinstance(value, Mapping) or key not in value:
+            raise ValueError(f"metric must be a figure of the record, got {metric!r}")
+        value = value[key]
+    return float(value)
+
+
+def each(figures: Mapping[str, Any], metric: str) -> np.ndarray | None:
+    """The errors of single faces that a figure is the mean of, (N,); None if the record has none.
+
+    Raises:
+        ValueError: if they are not those: their mean is another.
+    """
+    kind = next((kind for kind in ("nme_ac", "nme", "failures") if metric.startswith(kind)), None)
+    errors = figures.get(f"errors{metric.removeprefix(kind)}") if kind else None
+    if errors is None:
+        return None
+    errors = np.asarray(errors, float)
+    errors = (errors > FAILURE).astype(float) if kind == "failures" else errors
+    # errors are rounded, by which one may fall to this side of the limit
+    if abs(errors.mean() - figure(figures, metric)) > (2 / len(errors) if kind == "failures" else 1e-4):
+        raise ValueError(f"errors of {metric!r} must have its mean {figure(figures, metric)}, got {errors.mean()}")
+    return errors
+
+
+def line(found: Found) -> str:
+    """One comparison in words, in per cent."""
+    def share(value: float) -> str:
+        return f"{100 * found.share(value):+.1f}" if np.isfinite(value) else "?"
+    one, result = found.comparison, found.verdict
+    wanted = f", the paper's {100 * one.effect:+.1f}" if one.effect is not None else ""
+    wanted += f"; a loss of {100 * one.allowed:g} counts as level" if one.allowed else ""
+    sample = f"{result.seeds} seeds" + (f", {result.faces} faces" if result.faces > 1 else ", by seed only")
+    needed = ""
+    if result.says == OPEN and result.seeds > 1:
+        needed = f"; {result.seeds_needed} seeds needed" if result.seeds_needed else "; more seeds alone would not do"
+    return (f"{one.better} against {one.worse}: {100 * found.better:.2f}, {100 * found.worse:.2f}; gain "
+            f"{share(result.difference)} % [{share(result.low)}, {share(result.high)}]{wanted}: {result.says}"
+            f" ({sample}{needed})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the verdicts on the rows named, or on all."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    rows = {row["id"]: row for row in read()}
+    if unknown := set(arguments) - set(rows):
+        print(f"error: claim must be one of {' '.join(rows)}, got {' '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
+    for name in arguments or rows:
+        word, largest = says(rows[name])
+        print(f"{name} {word}{f' ({largest})' if largest else ''}: {rows[name]['claim']}")
+        for budget in BUDGETS:
+            for found in judge(rows[name], budget):
+                print(textwrap.fill(f"{budget}: {line(found)}", 118, initial_indent="    ", subsequent_indent=" " * 8))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

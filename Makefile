@@ -1,5 +1,6 @@
 # make book    run the notebooks that have not run yet and build the book
 # make test    the same, then every test
+# make soak    ten thousand wrong calls at every public door, and as many damaged files
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
 # make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: book test lab claims reproduce clean
+.PHONY: book test soak lab claims reproduce clean
 book: .venv/ready
 	$(BIN)/python -m book.build
 
@@ -16,6 +17,9 @@ book: .venv/ready
 test: .venv/ready
 	-$(BIN)/python -m book.build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+soak: .venv/ready
+	ABUSE_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/abuse
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

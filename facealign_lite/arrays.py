@@ -1,5 +1,6 @@
 """Whatever holds numbers as an array: lists, arrays, and tensors on any device, of any type, with gradient or not."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,23 @@ def finite(values: Any, name: str) -> NDArray[np.float64]:
         bad = np.argwhere(~good)[0].tolist() if array.ndim else ""
         raise ValueError(f"{name} must be finite, got {array[~good].ravel()[0]} at {bad}")
     return array
+
+
+def number(value: Any, name: str) -> float:
+    """One number as a float; NaN and infinity pass. Raises ValueError for anything else."""
+    if type(value) in (int, float) and abs(value) < 1e300:
+        return float(value)
+    array = floats(value, name)
+    if array.shape != ():
+        raise ValueError(f"{name} must be one number, got shape {array.shape}")
+    return float(array)
+
+
+def by_name(values: Any, name: str) -> Mapping:
+    """What has its parts by name. Raises ValueError for everything else."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be given by name, as a dict, got {type(values).__name__}")
+    return values
 
 
 def _without_tensors(values: Any) -> Any:

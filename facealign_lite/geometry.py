@@ -3,13 +3,16 @@
 Points are (..., 2), (x, y) in pixels, arrays or tensors. A map is a (2, 3) matrix [A | t], acting as q = A p + t.
 """
 
+from numbers import Integral
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import make_interp_spline
 
-from facealign_lite.arrays import finite, floats
+from facealign_lite.arrays import finite, floats, number
 
 Array = NDArray[np.float64]
+MOST = 10**7         # points that a curve is resampled into
 
 
 # ---- affine maps ---------------------------------------------------------------------------------------------------
@@ -39,10 +42,12 @@ def compose(after: ArrayLike, before: ArrayLike) -> Array:
 
 def similarity(scale: float = 1.0, angle: float = 0.0, translation: ArrayLike = (0.0, 0.0)) -> Array:
     """Scale, turn by ``angle`` radians (clockwise on the screen, where y points down), then move: (2, 3)."""
-    scale, angle = float(finite(scale, "scale")), float(finite(angle, "angle"))
+    scale, angle = number(scale, "scale"), number(angle, "angle")
     translation = finite(translation, "translation")
     if translation.shape != (2,):
         raise ValueError(f"translation must be (2,), got shape {translation.shape}")
+    if not (np.isfinite(scale) and np.isfinite(angle)):
+        raise ValueError(f"scale and angle must be finite, got {scale} and {angle}")
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     return np.column_stack([[[cosine, -sine], [sine, cosine]], translation])
 
@@ -84,9 +89,7 @@ def length(polyline: ArrayLike) -> float:
 
 def resample(polyline: ArrayLike, n: int) -> Array:
     """``n`` >= 2 points at equal arcs along a polyline, ends included: (n, 2)."""
-    polyline = _polyline(polyline)
-    if n < 2:
-        raise ValueError(f"n must be at least 2, got {n}")
+    polyline, n = _polyline(polyline), _count(n)
     arc = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(polyline, axis=0), axis=1)))
     at = np.linspace(0, arc[-1], n)
     return np.stack([np.interp(at, arc, polyline[:, k]) for k in (0, 1)], axis=1)
@@ -98,8 +101,8 @@ def spline(points: ArrayLike, n: int, degree: int = 2) -> Array:
     Raises:
         ValueError: if there are not more points than ``degree``, or neighbours coincide.
     """
-    points = _polyline(points)
-    if not 1 <= degree < len(points):
+    points, n = _polyline(points), _count(n)
+    if not isinstance(degree, Integral) or not 1 <= degree < len(points):
         raise ValueError(f"degree must be in 1 .. {len(points) - 1} for {len(points)} points, got {degree}")
     step = np.linalg.norm(np.diff(points, axis=0), axis=1)
     if not (step > 0).all():
@@ -110,7 +113,7 @@ def spline(points: ArrayLike, n: int, degree: int = 2) -> Array:
 
 def distance_to_segments(points: ArrayLike, starts: ArrayLike, ends: ArrayLike) -> Array:
     """Distance of points (..., 2) from each of S segments, (..., S); a segment of no length is a point."""
-    points, starts, ends = _points(points), _points(starts), _points(ends)
+    points, starts, ends = (finite(_points(those), "points") for those in (points, starts, ends))
     if starts.shape != ends.shape or starts.ndim != 2:
         raise ValueError(f"starts and ends must both be (S, 2), got {starts.shape} and {ends.shape}")
     along = ends - starts                                                       # (S, 2)
@@ -124,6 +127,12 @@ def distance_to_polyline(points: ArrayLike, polyline: ArrayLike) -> Array:
     """Distance of points (..., 2) from the nearest point of a polyline (M, 2): (...)."""
     polyline = _polyline(polyline)
     return distance_to_segments(points, polyline[:-1], polyline[1:]).min(-1)
+
+
+def _count(n: int) -> int:
+    if not isinstance(n, Integral) or not 2 <= n <= MOST:
+        raise ValueError(f"n must be at least 2 and at most {MOST}, a whole number, got {n!r}")
+    return int(n)
 
 
 def _points(points: ArrayLike) -> Array:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from facealign_lite.arrays import plain
+from facealign_lite.arrays import number, plain
 
 Size = int | tuple[int, int]
 
@@ -23,6 +23,7 @@ STUDENT_FREEDOM = 3.0    # SCPAN Table VII: 1 or 3
 REACH = 4                # pixels to each side of the peak that the sub-pixel decoders look at
 SMALLEST = 1e-30         # heat below counts as none where a logarithm is taken
 HOTTEST = 1e6            # heat above is made less before it is squared and summed
+LARGEST = 1 << 30        # values of all maps together: 4 GB
 THINNEST, WIDEST = 1e-3, 1e6     # sigma in heatmap pixels, so that r^2 / sigma^2 stays a number of float32
 
 
@@ -88,9 +89,13 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", ch
     """
     height, width = _size(size, "size")
     _check_name(shape, SHAPES, "shape")
+    sigma = number(sigma, "sigma")
     if not THINNEST <= sigma <= WIDEST:
         raise ValueError(f"sigma must be positive, from {THINNEST} to {WIDEST}, got {sigma}")
     points = _check_points(points, check)
+    if points.numel() // 2 * height * width > LARGEST:
+        raise ValueError(f"size must be of maps of at most {LARGEST} values in all, got {height} x {width} for "
+                         f"{points.numel() // 2} points")
     x = torch.arange(width, dtype=points.dtype, device=points.device)
     y = torch.arange(height, dtype=points.dtype, device=points.device)
     dx2 = (x - points[..., 0, None]).square()                                   # (..., K, W)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import geometry, markups
-from facealign_lite.arrays import finite, floats
+from facealign_lite.arrays import by_name, finite, floats, number
 
 NORMALIZERS = ("inter_ocular", "inter_pupil", "box", "diagonal")
 # the columns of ACE-Net's Table 1; brows are left out, as there
@@ -109,14 +109,16 @@ def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike],
     Source: ACE-Net Eq. 13. The distance goes from the landmark to the nearest point of the contour, never back: what is
     drawn where nothing is costs nothing. ``reverse_errors`` tells.
     """
-    if not 0 < length < np.inf:
-        raise ValueError(f"length must be positive, got {length}")
+    length = _positive(length, "length")
+    for name, those in (("contours", contours), ("true_anchors", true_anchors), ("true_contours", true_contours)):
+        by_name(those, name)
     if unknown := (set(true_anchors) - set(markups.ANCHORS)) | (
             (set(true_contours) | set(contours)) - set(markups.CONTOURS)):
         raise ValueError(f"names must be of markups.ANCHORS and CONTOURS, got {sorted(unknown)}")
     anchors = floats(anchors, "anchors")
     if anchors.shape != (len(markups.ANCHORS), 2):
         raise ValueError(f"anchors must be ({len(markups.ANCHORS)}, 2), got shape {anchors.shape}")
+    missing = number(missing, "missing")
     if not 0 <= missing < np.inf:
         raise ValueError(f"missing must not be negative or infinite, got {missing}")
     errors = {}
@@ -125,7 +127,7 @@ def anchor_contour_errors(anchors: ArrayLike, contours: Mapping[str, ArrayLike],
             raise ValueError(f"true_anchors must be (2,) each, got shape {point.shape} for {name}")
         errors[name] = np.linalg.norm(anchors[markups.ANCHORS.index(name)] - point)[None]
     for name, points in true_contours.items():
-        points = floats(points, name)
+        points = finite(points, name)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"true_contours must be (n, 2) each, got shape {points.shape} for {name}")
         errors[name] = (geometry.distance_to_polyline(points, contours[name]) if name in contours
@@ -149,8 +151,8 @@ def reverse_errors(contours: Mapping[str, ArrayLike], true_contours: Mapping[str
     Raises:
         ValueError: for polylines that are none, or a length that is not positive.
     """
-    if not 0 < length < np.inf:
-        raise ValueError(f"length must be positive, got {length}")
+    length = _positive(length, "length")
+    by_name(contours, "contours"), by_name(true_contours, "true_contours")
     return {name: float(geometry.distance_to_polyline(geometry.resample(line, n), true_contours[name]).mean() / length)
             for name, line in contours.items() if name in true_contours}
 
@@ -162,6 +164,7 @@ def nme_ac(errors: Mapping[str, ArrayLike], names: Sequence[str] | None = None) 
 
     Source: ACE-Net Eq. 14.
     """
+    by_name(errors, "errors")
     some = [floats(errors[name], name) for name in (errors if names is None else names) if name in errors]
     if not some:
         raise ValueError(f"errors must hold one of {list(names or [])}, got {sorted(errors)}")
@@ -225,6 +228,7 @@ def _errors(errors: ArrayLike) -> Array:
 
 
 def _positive(value: float, name: str) -> float:
+    value = number(value, name)
     if not 0 < value < np.inf:
         raise ValueError(f"{name} must be positive and finite, got {value}")
     return float(value)

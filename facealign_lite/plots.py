@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
-from facealign_lite.arrays import finite, floats, plain
+from facealign_lite.arrays import by_name, finite, floats, plain
 
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -51,7 +51,7 @@ def show(image: NDArray, landmarks: ArrayLike | None = None, contours: Mapping[s
     image = _image(image)
     ax = ax or plt.subplots()[1]
     ax.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else None)
-    for i, polyline in enumerate((contours or {}).values()):
+    for i, polyline in enumerate(by_name({} if contours is None else contours, "contours").values()):
         ax.plot(*_line(polyline).T, color=COLOURS[i % len(COLOURS)], linewidth=1.5)
     if landmarks is not None:
         _points(ax, landmarks, visibility, size)
@@ -86,7 +86,7 @@ def contours(image: NDArray, lines: Mapping[str, ArrayLike], anchors: ArrayLike 
         ValueError: for an unknown name, or shapes that do not match.
     """
     colours = contour_colours()
-    if unknown := sorted(set(lines) - set(colours)):
+    if unknown := sorted(set(by_name(lines, "lines")) - set(colours)):
         raise ValueError(f"lines must be named as markups.CONTOURS, got {unknown}")
     ax, width = show(image, title=title, ax=ax), 0.5 * size ** 0.5
     for name, line in lines.items():
@@ -175,7 +175,7 @@ def ced(errors: Mapping[str, ArrayLike], limit: float = 0.1, ax: Axes | None = N
         errors: per-image errors as fractions, by the name of the method.
         limit: right end of the axis, and of the area.
     """
-    areas = {name: metrics.auc(values, limit) for name, values in errors.items()}
+    areas = {name: metrics.auc(values, limit) for name, values in by_name(errors, "errors").items()}
     ax = ax or plt.subplots()[1]
     thresholds = np.linspace(0, limit, 201)
     for i, (name, values) in enumerate(errors.items()):
@@ -198,7 +198,7 @@ def part_errors(errors: Mapping[str, ArrayLike], markup: str = "68", ax: Axes | 
         ValueError: if they are not of the markup, or not finite.
     """
     groups, count = markups.get(markup).groups, markups.get(markup).count
-    errors = {name: finite(values, name) for name, values in errors.items()}
+    errors = {name: finite(values, name) for name, values in by_name(errors, "errors").items()}
     for name, values in errors.items():
         if values.ndim != 2 or values.shape[1] != count or not len(values):
             raise ValueError(f"errors must be (N, {count}) in markup {markup!r}, got shape {values.shape} for {name!r}")

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -65,7 +66,7 @@ def load(name: str | os.PathLike, device: str | torch.device = "auto") -> nn.Mod
     device = pick_device(device)
     if isinstance(name, os.PathLike) or str(name).endswith(".safetensors"):
         return read(name)[0].to(device)
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise ValueError(f"model must be one of {names()} or the path of a .safetensors file, got {name!r}")
     return read(_shipped(name))[0].to(device)
 
@@ -89,7 +90,7 @@ def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | 
             variances, which float16 cannot always hold.
 
     Raises:
-        ValueError: for another class of model, NaN or infinite weights, or another file ending.
+        ValueError: for another class of model, NaN or infinite weights, another ending, or a record that is not JSON.
         OSError: if the disk refuses; an old file is then left as it was.
     """
     path, kind = Path(path), type(model).__name__
@@ -102,7 +103,7 @@ def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | 
     if half:
         tensors = {name: tensor.half() if _fits_half(tensor) else tensor for name, tensor in tensors.items()}
     metadata = {"format": FORMAT, "architecture": kind, "config": json.dumps(asdict(model.config)),
-                "record": json.dumps(dict(record or {}))}
+                "record": _written(record or {})}
     write_atomic(path, to_bytes(tensors, metadata))
     return path
 
@@ -175,6 +176,17 @@ def write_sums() -> None:
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
              for path in sorted(FOLDER.glob("*.safetensors"))]
     write_atomic(FOLDER / SUMS, "".join(lines).encode())
+
+
+def _written(record: Mapping[str, Any]) -> str:
+    def number(value: Any) -> Any:
+        if isinstance(value, (np.generic, np.ndarray)):
+            return value.tolist()
+        raise TypeError(f"it holds a {type(value).__name__}")
+    try:
+        return json.dumps(dict(record), default=number, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"record must be JSON: plain numbers without NaN, text, lists and names ({error})") from None
 
 
 def _json(text: str, name: str, path: Path) -> dict[str, Any]:

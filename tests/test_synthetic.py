@@ -37,6 +37,13 @@ def _render(args):
     return SyntheticFaces(10, 64, seed)[index]
 
 
+@pytest.mark.parametrize("change", [{"n": np.inf}, {"n": 1.5}, {"n": 10**30}, {"n": "9"}, {"n": None}, {"size": np.nan},
+                                    {"size": 10**6}, {"seed": -1}, {"style": {}}, {"style": 0}], ids=str)
+def test_sets_that_cannot_be_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        SyntheticFaces(**{"n": 3} | change)
+
+
 def test_an_item_depends_on_seed_and_index_alone():
     here = [SyntheticFaces(10, 64, seed=3)[i] for i in (4, 0, 9)]
     with ProcessPoolExecutor(2) as pool:                        # other processes, other order

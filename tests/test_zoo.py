@@ -185,6 +185,18 @@ def test_a_flipped_bit_in_shipped_weights_is_noticed(tmp_path, monkeypatch):
     assert (tmp_path / zoo.SUMS).read_text().count("\n") == len(zoo.names())
 
 
+def test_records_hold_numbers_of_numpy_and_no_nan(model, tmp_path):
+    facts = {"nme": np.float32(0.5), "steps": np.int64(7), "rows": np.eye(2), "names": ("a",)}
+    path = zoo.save(model, tmp_path / "a.safetensors", facts)
+    assert zoo.read(path)[1] == {"nme": 0.5, "steps": 7, "rows": [[1, 0], [0, 1]], "names": ["a"]}
+    for bad in ({"nme": np.nan}, {"nme": np.float32(np.inf)}, {"model": model}, {(1, 2): 3}, 5, [1]):
+        with pytest.raises(ValueError, match="record must be JSON"):
+            zoo.save(model, tmp_path / "b.safetensors", bad)
+    assert not (tmp_path / "b.safetensors").exists()
+    with pytest.raises(ValueError, match="model must be"):
+        zoo.load(["hourglass"])
+
+
 def test_weights_of_another_type(model, tmp_path):
     metadata = {"format": zoo.FORMAT, "architecture": "StackedHourglass", "config": json.dumps(asdict(TINY))}
     tensors = {name: tensor.to(torch.int32) for name, tensor in model.state_dict().items()}

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import geometry, markups
-from facealign_lite.arrays import finite, plain
+from facealign_lite.arrays import finite, floats, number, plain
 
 from .augmentation import Augmentation
-from .samples import EDGE, box_of, check_box, load_image, stacked_contours
+from .samples import MAX_PIXELS, box_of, check_box, load_image, stacked_contours
 
 PIXELS = (np.uint8, np.uint16, np.float32, np.float64)       # what OpenCV resamples
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -41,10 +41,11 @@ def crop_matrix(box: ArrayLike, size: int, margin: float = MARGIN, angle: float 
         ValueError: if the box has no area, size, 1 + margin or scale is not positive, or a number is not finite.
     """
     box = check_box(box)
+    size, margin, scale = number(size, "size"), number(margin, "margin"), number(scale, "scale")
     if not (0 < size < np.inf and 0 < 1 + margin < np.inf and 0 < scale < np.inf):
         raise ValueError(f"size, 1 + margin and scale must be positive, got {size}, {1 + margin}, {scale}")
     side = max(box[2] - box[0], box[3] - box[1]) * (1 + margin) * scale
-    shift, angle = finite(shift, "shift"), float(finite(angle, "angle"))
+    shift, angle = finite(shift, "shift"), number(angle, "angle")
     if shift.shape != (2,):
         raise ValueError(f"shift must be (x, y), got shape {shift.shape}")
     centre = (box[:2] + box[2:]) / 2 + shift * side
@@ -63,7 +64,7 @@ def crop(image: NDArray, matrix: ArrayLike, size: int) -> NDArray:
     Args:
         image: (H, W) or (H, W, C) of at most four channels, uint8, uint16 or floats.
         matrix: (2, 3).
-        size: side of the crop in pixels, below ``EDGE``.
+        size: side of the crop in pixels; the crop has at most ``MAX_PIXELS``.
 
     Raises:
         ValueError: for another image, a matrix that is not finite and invertible, or a size that is no whole number of
@@ -75,8 +76,8 @@ def crop(image: NDArray, matrix: ArrayLike, size: int) -> NDArray:
                          f"{image.shape}")
     if matrix.shape != (2, 3):
         raise ValueError(f"matrix must be (2, 3), got shape {matrix.shape}")
-    if not isinstance(size, Real) or not 1 <= size < EDGE or int(size) != size:
-        raise ValueError(f"size must be a whole number of 1 to {EDGE - 1} pixels, got {size!r}")
+    if not isinstance(size, Real) or not 1 <= size <= MAX_PIXELS**0.5 or int(size) != size:
+        raise ValueError(f"size must be a whole number of 1 to {int(MAX_PIXELS**0.5)} pixels, got {size!r}")
     size = int(size)
     ratio = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     if not ratio > 0:
@@ -147,8 +148,9 @@ def mirror_matrix(width: int) -> NDArray[np.float64]:
 
 def flip(image: NDArray, landmarks: ArrayLike, markup: str = "68") -> tuple[NDArray, NDArray]:
     """Mirror an image and its (..., K, 2) landmarks; left and right landmarks change names."""
-    landmarks = np.asarray(landmarks, np.float64)
-    table = markups.get(markup)
+    landmarks, image, table = floats(landmarks, "landmarks"), plain(image, "image"), markups.get(markup)
+    if image.ndim not in (2, 3):
+        raise ValueError(f"image must be (H, W) or (H, W, C), got shape {image.shape}")
     if landmarks.shape[-2:] != (table.count, 2):
         raise ValueError(f"landmarks of markup {markup!r} must be (..., {table.count}, 2), got {landmarks.shape}")
     mirrored = geometry.transform(landmarks, mirror_matrix(image.shape[1]))
@@ -156,7 +158,12 @@ def flip(image: NDArray, landmarks: ArrayLike, markup: str = "68") -> tuple[NDAr
 
 
 def grey(image: NDArray) -> NDArray:
-    """(H, W, 3) RGB -> (H, W) of the same type; grey stays grey."""
+    """(H, W, 3) RGB -> (H, W) of the same type; grey stays grey. Raises ValueError for other images."""
+    image = plain(image, "image")
+    colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype in PIXELS
+    if not image.size or not (colour or image.ndim == 2):
+        raise ValueError(f"image must be (H, W) or (H, W, 3) of uint8, uint16 or floats, "
+                         f"got {image.dtype} {image.shape}")
     if image.ndim == 2:
         return image
     if image.dtype == np.uint8:

@@ -39,6 +39,7 @@ def write_atomic(path: str | Path, payload: bytes) -> None:
 
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Whether two paths name one file, through links, or would where capitals do not count; it need not be there."""
+    one, other = os.fsdecode(one), os.fsdecode(other)      # numbers would be taken for open files
     try:
         if os.path.samefile(one, other):
             return True

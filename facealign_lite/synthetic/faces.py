@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .scene import Scene, Style, draw
 from .view import look, shape
 
 JAW = slice(0, 17)
+LARGEST = 4096        # side of an image in pixels
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class SyntheticFaces:
         style: how far the faces vary; see ``Style``.
 
     Raises:
-        ValueError: for a negative count, a size below 32, or a negative seed.
+        ValueError: for a negative count, a size below 32 or above ``LARGEST``, a negative seed, or another style.
     """
 
     def __init__(self, n: int, size: int = 128, seed: int = 0, style: Style | None = None) -> None:
-        for name, value, least in (("n", n, 0), ("size", size, 32), ("seed", seed, 0)):
-            if int(value) != value or value < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, got {value}")
+        for name, value, least, most in (("n", n, 0, 1 << 62), ("size", size, 32, LARGEST), ("seed", seed, 0, 1 << 62)):
+            if not isinstance(value, Real) or not least <= value <= most or int(value) != value:
+                raise ValueError(f"{name} must be an integer from {least} to {most}, got {value!r}")
+        if style is not None and not isinstance(style, Style):
+            raise ValueError(f"style must be a Style, got {type(style).__name__}")
         self.n, self.size, self.seed, self.style = int(n), int(size), int(seed), style or Style()
 
     def __len__(self) -> int:

@@ -1,0 +1,98 @@
+"""Arguments that no caller should give and some caller does: made from good ones, by a seeded generator."""
+
+import numpy as np
+import torch
+
+HUGE, TINY = 1e300, 1e-300
+WRONG = (None, "", "text", b"bytes", object(), {}, {"a": 1}, set(), (), [], [[]], [[1], [1, 2]], [None], Ellipsis, len,
+         1j, True, float("nan"), float("inf"), -float("inf"), -1, 0, 0.5, 10**30, -10**30, 1e-200, 1e200, 2**31, "68",
+         np.float32(3), np.int8(-3), np.datetime64("2026-01-01"), np.array("a"), np.array([]), np.zeros((0, 2)),
+         np.zeros((3, 0, 2)), np.array(None), torch.tensor(float("nan")), torch.zeros(0), torch.nn.Linear(1, 1))
+KINDS = ("float16", "float32", "float64", "longdouble", ">f8", ">f4", "int8", "uint8", ">i2", "int64", "uint64", "bool",
+         "complex128", "object", "str")
+TENSORS = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64")
+
+
+def spoiled(rng, good):
+    """A relative of a good argument, or something wholly else."""
+    if rng.random() < 0.25 or not isinstance(good, (np.ndarray, torch.Tensor, float, int)):
+        return WRONG[rng.integers(len(WRONG))]
+    if isinstance(good, (float, int)):
+        return (good * -1, good * HUGE, good * TINY, float(good), np.float32(good), np.int64(good), str(good), [good],
+                torch.tensor(good), good + 0.5, np.nan, np.inf)[rng.integers(12)]
+    array = np.array(good.detach() if isinstance(good, torch.Tensor) else good)
+    for _ in range(rng.integers(1, 3)):
+        array = CHANGES[rng.integers(len(CHANGES))](rng, array)
+    return array
+
+
+def _at_random(value):
+    def change(rng, array):
+        if array.size and array.dtype.kind in "fc":
+            array = array.copy()
+            array.flat[rng.integers(array.size)] = value
+        return array
+    return change
+
+
+def _cast(rng, array):
+    with np.errstate(all="ignore"):
+        return array.astype(KINDS[rng.integers(len(KINDS))])
+
+
+def _tensor(rng, array):
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        return array
+    kind = getattr(torch, TENSORS[rng.integers(len(TENSORS))])
+    tensor = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("="))).to(kind)
+    if tensor.is_floating_point() and rng.random() < 0.5:
+        tensor.requires_grad_()
+    return tensor
+
+
+def _array_only(change):
+    return lambda rng, array: change(rng, array) if isinstance(array, np.ndarray) and array.size else array
+
+
+CHANGES = tuple(_array_only(change) for change in (
+    _cast, _cast, _tensor, _tensor, _at_random(np.nan), _at_random(np.inf), _at_random(HUGE), _at_random(1e7),
+    lambda rng, a: a * 0 if a.dtype.kind in "fiubc" else a, lambda rng, a: a[::-1],
+    lambda rng, a: np.asfortranarray(a), lambda rng, a: a[:0],
+    lambda rng, a: a[:1], lambda rng, a: a[None], lambda rng, a: a[0], lambda rng, a: a.T, lambda rng, a: a[..., :1],
+    lambda rng, a: np.concatenate([a, a], -1), lambda rng, a: np.repeat(a, 2, 0)[::2], lambda rng, a: a.ravel(),
+    lambda rng, a: a.tolist(), lambda rng, a: np.broadcast_to(a[:1], a.shape), lambda rng, a: a.ravel()[0],
+    lambda rng, a: np.ma.masked_array(a, np.zeros(a.shape, bool)),
+))
+
+
+def has_no_number(value):
+    """Whether NaN or infinity is anywhere in an argument or a result."""
+    if isinstance(value, (list, tuple)):
+        return any(has_no_number(each) for each in value)
+    if isinstance(value, dict):
+        return any(has_no_number(each) for each in value.values())
+    if isinstance(value, torch.Tensor):
+        return not bool(torch.isfinite(value.detach()).all())
+    if isinstance(value, (np.ndarray, np.generic, float, complex)):
+        array = np.asarray(value)
+        return array.dtype.kind in "fc" and not bool(np.isfinite(array).all())
+    return False
+
+
+def damaged(rng, whole):
+    """Bytes of a file that was cut, flipped, filled or swapped for another's."""
+    data = bytearray(whole)
+    way = rng.integers(5)
+    if way == 0:
+        return bytes(data[:rng.integers(len(data) + 1)])
+    if way == 1:
+        return rng.bytes(rng.integers(200))
+    for _ in range(rng.integers(1, 9)):
+        at = rng.integers(len(data))
+        if way == 2:
+            data[at] ^= 1 << rng.integers(8)
+        elif way == 3:
+            data[at] = (0, 255, 127, 128, 10, 32, 45, 91)[rng.integers(8)]
+        else:
+            data[at:at] = rng.bytes(rng.integers(1, 40))
+    return bytes(data)

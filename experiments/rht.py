@@ -32,6 +32,8 @@ BUDGETS = {
     "gpu": {"image_size": 256, "steps": 12_000, "batch_size": 32, "lr": 2e-3, "amp": "bf16", "face_size": 320,
             "faces": 4000},
 }
+# as the runs of the lite budget were when they were recorded
+RECORDED = {"normalized": False, "sigma": 2.0}
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
 FACES, SIZE, TRAIN_SEED, TESTED, RANDOM = 2000, 160, 51, 600, 5
@@ -124,7 +126,9 @@ def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, 
         switches: what differs from ``base``.
         lent: "mean_shape" or "wrong": what all references are made of, in training and test; whole faces if empty.
     """
-    config = replace(base, image_size=budget["image_size"], **(switches or {}))
+    config = base.scaled(budget["image_size"])
+    recorded = RECORDED if config.image_size == BUDGETS["lite"]["image_size"] else {}
+    config = replace(config, **recorded | dict(switches or {}))
 
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))

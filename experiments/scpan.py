@@ -43,13 +43,16 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.2), outlier=0
                        brightness=0.1, noise=0.02, inversion=0, light=0, blur=0, motion=0, low_resolution=0, jpeg=0,
                        occluder=0)
 
+# lengths on the small maps of the lite budget as they were when its runs were recorded: as if for maps of 128
+RECORDED = {"radius": 5, "decode_radius": 3, "reach": 1.5, "within": 5, "sigma": 1.5, "sigma_earlier": None}
 SHN = {"bali": False, "attention": False}
 ONLY = scpan.Weights(last=1, field=0, coordinates=0, earlier=0, calibrated=0)
 
 
 def lite(budget: Mapping[str, Any], **parts: Any) -> scpan.ScpanConfig:
     """The lite network at a budget's size, but for those ``parts``."""
-    return replace(scpan.LITE, image_size=budget["image_size"], **parts)
+    config = scpan.LITE.scaled(budget["image_size"])
+    return replace(config, **(RECORDED if config.image_size == BUDGETS["lite"]["image_size"] else {}) | parts)
 
 
 def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable,

@@ -10,7 +10,7 @@ from capture import assert_capturable
 
 from facealign_lite import contours, geometry, heatmaps, markups, rht, zoo
 from facealign_lite.align import align
-from facealign_lite.data import Augmentation, Sample
+from facealign_lite.data import Augmentation, BatchedCrops, Further, Sample
 from facealign_lite.nets import parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -281,6 +281,18 @@ def test_a_random_reference_is_another_every_epoch_and_the_same_again(samples, r
     item = data.at(2, 1)
     assert torch.equal(item["reference"], references.images[chosen[2][1]])
     assert torch.equal(item["reference_landmarks"], references.landmarks[chosen[2][1]])
+
+
+def test_batches_are_lent_random_references(samples, references):
+    made = Further(BatchedCrops(samples, 64), 1, rht.Lender(references))
+    drawn = made.draws([(epoch, i) for epoch in range(30) for i in range(6)])
+    batch = made.batch(drawn)
+    chosen = batch["chosen"]
+    assert torch.equal(chosen, (drawn["chance"][:, 0] * 6).long()) and set(chosen.tolist()) == set(range(6))
+    assert torch.equal(batch["reference"], references.images[chosen])
+    assert torch.equal(batch["reference_landmarks"], references.landmarks[chosen])
+    net, few = rht.Rht(TINY), made.draws([(0, i) for i in range(3)])
+    assert_capturable(lambda: rht.rht_loss(TINY)(run(net, made.batch(few)), made.batch(few)))
 
 
 def test_a_chosen_reference_stays(samples, references):

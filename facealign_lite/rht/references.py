@@ -3,7 +3,7 @@
 Shapes: N references, K landmarks, S the side of a picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facealign_lite import geometry
@@ -149,6 +149,25 @@ def shipped_for(size: int) -> tuple[References, "ReferenceBank"]:
     faces = References.shipped()
     seen = faces if size >= COMPARED else faces.resized(size)
     return faces.resized(size // 2), seen.bank()
+
+
+class Lender(nn.Module):
+    """``Pairs`` with random references for batches made on a device: ``data.Further(faces, 1, Lender(references))``.
+
+    Args:
+        references: pictures of half the size of the crops.
+    """
+
+    def __init__(self, references: References):
+        super().__init__()
+        self.register_buffer("images", references.images, persistent=False)
+        self.register_buffer("landmarks", references.landmarks, persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """The batch, and what ``Pairs.at`` adds to a crop, chosen by the first of ``chance`` (B, 1) in [0, 1)."""
+        which = (chance[:, 0] * len(self.images)).long()
+        return dict(batch) | {"reference": self.images.index_select(0, which), "chosen": which,
+                              "reference_landmarks": self.landmarks.index_select(0, which)}
 
 
 WAYS = ("most", "least", "neutral", "random")

@@ -34,7 +34,7 @@ from .fields import (
     landmark_offsets,
     square_offsets,
 )
-from .learning import Pairs, scpan_loss
+from .learning import Pairs, Twins, scpan_loss
 from .losses import (
     WEIGHTS,
     Maps,
@@ -61,8 +61,8 @@ from .losses import (
 from .network import LITE, PAPER, Scpan, ScpanConfig, read
 
 __all__ = [
-    "DRAWS", "Field", "LITE", "Maps", "PAPER", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "WEIGHTS",
-    "Weights", "add_noise", "add_salt", "bali_field", "boundaries_of", "calibration_mechanism_loss",
+    "DRAWS", "Field", "LITE", "Maps", "PAPER", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "Twins",
+    "WEIGHTS", "Weights", "add_noise", "add_salt", "bali_field", "boundaries_of", "calibration_mechanism_loss",
     "calibration_terms", "coordinate_loss", "curves", "decode_bali", "decode_field", "determinant", "distribution",
     "disturb", "disturb_by", "divergence", "draw_linear", "field_divergence", "js_divergence", "landmark_offsets",
     "linear_map", "linear_of", "low_resolution", "move_images", "move_maps", "move_offsets", "move_points", "occlude",

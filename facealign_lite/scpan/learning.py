@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import markups
+from facealign_lite.data import effects
 
-from .disturbances import SCALE, TURN, disturb, move_points
+from .disturbances import DRAWS, SCALE, TURN, disturb, disturb_by, move_points
 from .fields import boundaries_of
 from .losses import WEIGHTS, Maps, Weights, calibration_terms, supervised_terms
 from .network import ScpanConfig
@@ -68,6 +69,39 @@ class Pairs(Dataset):
         landmarks = torch.cat([points, moved])
         return {"image": torch.cat([image, twin]), "linear": linear[0], "labelled": torch.tensor(float(kind == 0)),
                 "landmarks": landmarks if kind == 0 else torch.full_like(landmarks, torch.nan)}
+
+
+class Twins:
+    """``Pairs`` of batches that are made on a device: the ``change`` of ``data.Further(faces, twins.count, twins)``.
+
+    Args:
+        turn, scale, shift: as in ``draw_linear``.
+        unlabelled: name of the flag of ``data.Halves(labelled, unlabelled, flag)``; None where all faces have labels.
+            The labelled pairs come first, as ``labelled_count`` of ``scpan_loss`` wants them.
+
+    Source: SCPAN Algorithm 1, steps 1 and 2.
+    """
+
+    def __init__(self, turn: float = TURN, scale: tuple[float, float] = SCALE, shift: float = 0.0,
+                 unlabelled: str | None = None):
+        self.turn, self.scale, self.shift, self.unlabelled = turn, scale, shift, unlabelled
+        self.kinds = 1 if unlabelled is None else 2
+        self.count = self.kinds * (DRAWS + 1)
+
+    def __call__(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """Image (B, 2, C, S, S), landmarks (B, 2, K, 2), linear and labelled, see ``Pairs.at``, and all else."""
+        image, points = batch["image"], batch["landmarks"]
+        # what is drawn for a key serves a face of each kind
+        chance = chance.unflatten(1, (self.kinds, DRAWS + 1)).transpose(0, 1).flatten(0, 1)
+        grain = effects.uniform((chance[:, DRAWS] * 2**24).int(),
+                                torch.Size((len(image), 1 + image.shape[1], *image.shape[2:])))
+        twin, linear = disturb_by(image, chance[:, :DRAWS], grain, self.turn, self.scale, self.shift)
+        moved = move_points(points, linear, tuple(image.shape[-2:]), _flip(points))
+        labelled = torch.ones_like(linear[:, 0, 0]) if self.unlabelled is None else 1 - batch[self.unlabelled]
+        landmarks = torch.stack([points, moved], 1)
+        landmarks = torch.where(labelled[:, None, None, None] > 0, landmarks, torch.full_like(landmarks, torch.nan))
+        return dict(batch) | {"image": torch.stack([image, twin], 1), "linear": linear, "labelled": labelled,
+                              "landmarks": landmarks}
 
 
 def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from facealign_lite import acenet, msm, nets, rht, scpan, tab
-from facealign_lite.data import Augmentation, BatchedCrops, Crops, Halves, PackedFaces, save_packed
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, Further, Halves, PackedFaces, save_packed
 from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, steps
@@ -60,14 +60,15 @@ def landmarks(samples: PackedFaces, cut: Callable) -> Recipe:
 
 def twins(samples: PackedFaces, cut: Callable, image_size: int = 128) -> Recipe:
     config = replace(scpan.LITE.scaled(image_size), stages=2)
-    pairs = scpan.BatchedPairs if cut is BatchedCrops else scpan.Pairs
-    return scpan.Scpan(config), pairs(cut(samples, image_size, Augmentation())), scpan.scpan_loss(config)
+    crops, change = cut(samples, image_size, Augmentation()), scpan.Twins()
+    pairs = Further(crops, change.count, change) if cut is BatchedCrops else scpan.Pairs(crops)
+    return scpan.Scpan(config), pairs, scpan.scpan_loss(config, labelled_count=1 << 20)     # all have labels
 
 
 def borrowers(samples: PackedFaces, cut: Callable) -> Recipe:
     size = rht.LITE.image_size
     lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], rht.LITE.heatmap_size)
-    pairs = (rht.BatchedPairs(cut(samples, size, Augmentation()), lent) if cut is BatchedCrops else
+    pairs = (Further(cut(samples, size, Augmentation()), 1, rht.Lender(lent)) if cut is BatchedCrops else
              rht.Pairs(samples, lent, size=size, augment=Augmentation()))
     return rht.Rht(rht.LITE), pairs, rht.rht_loss(rht.LITE)
 

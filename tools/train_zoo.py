@@ -72,7 +72,7 @@ def boundaries(samples: PackedFaces, train: Train) -> nn.Module:
 
 def pairs(samples: PackedFaces, train: Train) -> nn.Module:
     """lite SCPAN of two stages on crops of 64 pixels, 68 landmarks, rendered faces and their disturbed twins only"""
-    config = replace(scpan.LITE, image_size=SMALL, stages=2)        # one SCPA model, see C12
+    config = replace(scpan.LITE.scaled(SMALL), stages=2)        # one SCPA model, see C12
     model, crops = scpan.Scpan(config), Crops(samples, SMALL, Augmentation(), seed=0)
     twins = scpan.Pairs(crops, turn=45, scale=(0.75, 1))
     train(model, twins, scpan.scpan_loss(config), pictures=2, batch_size=8, lr=6e-3, ema=0.995)
@@ -81,7 +81,7 @@ def pairs(samples: PackedFaces, train: Train) -> nn.Module:
 
 def borrower(samples: PackedFaces, train: Train) -> nn.Module:
     """lite RHT on crops of 64 pixels with a ResNet, 68 landmarks, rendered faces only, references among them"""
-    config = replace(rht.LITE, image_size=SMALL)
+    config = rht.LITE.scaled(SMALL)
     model = rht.Rht(config)
     lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], config.heatmap_size)
     train(model, rht.Pairs(samples, lent, size=SMALL, augment=Augmentation(), seed=0), rht.rht_loss(config),

@@ -183,7 +183,7 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
         raise ValueError(f"radius must not be negative, got {radius}")
     if not heatmaps.isfinite().all():
         raise ValueError("heatmaps must be finite, got NaN or infinity")
-    window = _Window.around(heatmaps, radius)
+    window = Window.around(heatmaps, radius)
     return window.vote(offsets.flatten(-2).gather(-1, window.index[..., None, :].expand(
         *window.index.shape[:-1], 2, -1)), reach)
 
@@ -200,7 +200,7 @@ def decode_field(heatmaps: Tensor, offsets: Tensor, boundaries: Sequence[Indices
     Returns:
         (B, K, 2).
     """
-    window = _Window.around(heatmaps, radius)
+    window = Window.around(heatmaps, radius)
     if not boundaries:
         return window.vote(torch.zeros_like(window.places, dtype=heatmaps.dtype), reach)
     which, share = _through(tuple(boundaries), heatmaps.shape[1], heatmaps.device)
@@ -250,7 +250,7 @@ def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices
     return said, true, counts
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """The pixels around the hottest one of each map; P = (2r + 1)^2 of them."""
 
     at: Tensor          # (..., K, 2), the hottest
@@ -260,7 +260,8 @@ class _Window(NamedTuple):
     heat: Tensor        # (..., K, P), none below 0
 
     @classmethod
-    def around(cls, heatmaps: Tensor, radius: int) -> "_Window":
+    def around(cls, heatmaps: Tensor, radius: int) -> "Window":
+        """Of heatmaps (..., K, H, W); it ends at the border of the map. Source: SCPAN Eq. 4."""
         height, width = heatmaps.shape[-2:]
         at = _hottest(heatmaps.detach())
         step = torch.arange(-radius, radius + 1, device=at.device)

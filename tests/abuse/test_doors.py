@@ -1,7 +1,8 @@
 """Every public door under wrong arguments: what comes out is an answer or a ValueError, an OSError or a TypeError.
 
 An answer of NaN is none, unless NaN, or what squares to infinity, went in at a door that says it passes.
-``ABUSE_CASES`` is the number of cases a door, 25 if it is not set; ``make soak`` sets 10,000. A failure names the door and the seed that repeats it.
+``ABUSE_CASES`` is the number of cases a door, 25 if it is not set; ``make soak`` sets 10,000. A failure names the door
+and the seed that repeats it.
 """
 
 import os

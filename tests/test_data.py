@@ -198,6 +198,10 @@ def test_pipes_and_devices_are_not_read(tmp_path):
 def test_files_that_are_too_long_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "MAX_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.truncate(1 << 40)                             # a terabyte of nothing: not a byte of it is read
+    with pytest.raises(ValueError, match="sparse.png must be an image of at most"):
+        load_image(tmp_path / "sparse.png")
     with pytest.raises(ValueError, match="a.png must be an image of at most 1000 bytes"):
         load_image(tmp_path / "a.png")
 

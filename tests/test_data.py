@@ -674,6 +674,29 @@ def test_whoever_is_killed_while_a_pack_is_replaced_leaves_a_whole_one(tmp_path)
     assert code == 0 and moment > 4
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_write_one_pack_leave_a_whole_one(tmp_path):
+    """Each has a pack of its own length, all of one face; what is read is one of them, never parts of two."""
+    ours = [[toy_sample(k, 40)] * (k + 1) for k in range(3)]
+    for _ in range(12):
+        children = []
+        for mine in ours:
+            if (pid := os.fork()) == 0:
+                code = 1
+                try:
+                    for _ in range(3):
+                        save_packed(tmp_path / "pack", mine)
+                        faces = PackedFaces(tmp_path / "pack")
+                        assert {face.tags["n"] for face in faces} == {len(faces) - 1}
+                        assert all(np.array_equal(f.landmarks, ours[len(faces) - 1][0].landmarks) for f in faces)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+        assert os.listdir(tmp_path) == ["pack"]
+
+
 def test_room_for_images_is_taken_as_they_come(tmp_path):
     """Not all at once in a sparse file: whoever maps that and finds the disk full is killed by the system."""
     sizes = []

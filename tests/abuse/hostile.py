@@ -78,7 +78,7 @@ def has_no_number(value, most=1.7e308):
         return not bool((value.detach().abs().double() <= most).all()) if value.is_floating_point() else False
     if isinstance(value, (np.ndarray, np.generic, float, complex)):
         array = np.asarray(value)
-        return array.dtype.kind in "fc" and not bool((np.abs(array) <= most).all())
+        return array.dtype.kind in "fc" and not bool((np.abs(array).astype(np.float64) <= most).all())
     return False
 
 

@@ -95,6 +95,11 @@ def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
     return acenet.scaled(sized) if "crops" in budget else sized
 
 
+def two_domains(budget: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``acenet.ace_loss`` must know: the network, and how real and rendered faces lie in a batch of ``train``."""
+    return {"config": config(budget), "layout": "halves" if budget.get("crops") == "batched" else "in_turn"}
+
+
 def pack(folder: Path, name: str, budget: Mapping[str, Any] | None = None) -> PackedFaces:
     """The faces of one set, rendered once for all arms."""
     look, count, seed = SETS[name]
@@ -179,8 +184,8 @@ def reader(model: torch.nn.Module, faces: Sequence[Any], landmarks: bool = False
         def to_image(points: np.ndarray) -> np.ndarray:
             return geometry.transform(heatmaps.to_image(points, size[1], size[0]), geometry.invert(matrices[i]))
         if landmarks:
-            return through(to_image(acenet.read_anchors(maps[i]).double().numpy()))
-        anchors, contours = acenet.read(maps[i])
+            return through(to_image(acenet.read_anchors(maps[i], model.config.read_sigma).double().numpy()))
+        anchors, contours = acenet.read(maps[i], model.config)
         return to_image(anchors), {name: to_image(line) for name, line in contours.items()}
     return read
 
@@ -276,19 +281,19 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def one(*some: Any, **more: Any) -> Arm:
         return arm(budget, device, *some, **more)
-    size = config(budget)
+    size, two = config(budget), two_domains(budget)
     return {
-        "ace": one(acenet.ace_loss(config=size)), "line": one(acenet.lines_loss(config=size), second="real"),
+        "ace": one(acenet.ace_loss(**two)), "line": one(acenet.lines_loss(config=size), second="real"),
         # not in the paper: as many real faces a step as the arms that share their batch with synthetic ones
         "line_half": one(acenet.lines_loss(config=size), second="real", share=0.5),
         "landmarks": one(acenet.points_loss(config=size), second="real", landmarks=True),
-        "ace_sparse": one(acenet.ace_loss(SPARSE, config=size)),
+        "ace_sparse": one(acenet.ace_loss(SPARSE, **two)),
         "line_sparse": one(acenet.lines_loss(SPARSE, config=size), second="real"),     # nor this one, nor its half
         "gt68_line": drawn(budget, "68", 1), "gt68_interp": drawn(budget, "68", 2),
         "gt36_line": drawn(budget, SPARSE, 1), "gt36_interp": drawn(budget, SPARSE, 2),
         "line_star": one(acenet.lines_loss(exact="synthetic", config=size)),
         "synthetic_only": one(acenet.lines_loss(exact="always", config=size), first="synthetic"),
         "real_contours": one(acenet.lines_loss(exact="always", config=size), second="real"),
-        "ace_cubic": one(acenet.ace_loss(reading="bicubic", config=size)),      # ours: contourness read between pixels
+        "ace_cubic": one(acenet.ace_loss(reading="bicubic", **two)),            # ours: contourness read between pixels
         "line_sparse_half": one(acenet.lines_loss(SPARSE, config=size), second="real", share=0.5),
     }

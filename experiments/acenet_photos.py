@@ -70,6 +70,8 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             model = yield from rendered.train(budget, device, seed, folder, loss, *sets)
             return rendered.score(rendered.reader(model.eval(), test), test)
         return run
-    return {"ace": arm(acenet.ace_loss()), "line": arm(acenet.lines_loss(), faces_too=False),
-            "line_star": arm(acenet.lines_loss(exact="synthetic")),
-            "rendered_only": arm(acenet.lines_loss(exact="always"), photos_too=False)}
+    two = rendered.two_domains(budget)
+    own = {"config": two["config"]}
+    return {"ace": arm(acenet.ace_loss(**two)), "line": arm(acenet.lines_loss(**own), faces_too=False),
+            "line_star": arm(acenet.lines_loss(exact="synthetic", **own)),
+            "rendered_only": arm(acenet.lines_loss(exact="always", **own), photos_too=False)}

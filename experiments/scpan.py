@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 
 from experiments.faces import cut, pack, words
 from facealign_lite import scpan
-from facealign_lite.data import Augmentation, BatchedCrops
+from facealign_lite.data import Augmentation, Further, Halves
 from facealign_lite.evaluation import Evaluation, evaluate
 from facealign_lite.nets import Reading, parameter_count, read_maps
 from facealign_lite.records import Arm
@@ -43,19 +43,16 @@ AUGMENTATION = replace(Augmentation(), rotation=15, scale=(0.95, 1.2), outlier=0
                        brightness=0.1, noise=0.02, inversion=0, light=0, blur=0, motion=0, low_resolution=0, jpeg=0,
                        occluder=0)
 
+# lengths on the small maps of the lite budget as they were when its runs were recorded: as if for maps of 128
+RECORDED = {"radius": 5, "decode_radius": 3, "reach": 1.5, "within": 5, "sigma": 1.5, "sigma_earlier": None}
 SHN = {"bali": False, "attention": False}
 ONLY = scpan.Weights(last=1, field=0, coordinates=0, earlier=0, calibrated=0)
 
 
 def lite(budget: Mapping[str, Any], **parts: Any) -> scpan.ScpanConfig:
-    """The lite network at a budget's size, but for those ``parts``.
-
-    The records of the lite budget were made with the paper's lengths in pixels on maps of a quarter of its size, and so
-    would be what is added to them; elsewhere lengths keep their share of the map.
-    """
-    as_then = "crops" not in budget
-    whole = scpan.ScpanConfig(image_size=budget["image_size"]) if as_then else scpan.LITE.scaled(budget["image_size"])
-    return replace(whole, **parts)
+    """The lite network at a budget's size, but for those ``parts``."""
+    config = scpan.LITE.scaled(budget["image_size"])
+    return replace(config, **(RECORDED if config.image_size == BUDGETS["lite"]["image_size"] else {}) | parts)
 
 
 def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, config: scpan.ScpanConfig, loss: Callable,
@@ -64,15 +61,18 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
     """One run on pairs of labelled faces, or half and half with unlabelled ones; ``share`` of a step's pairs."""
     torch.manual_seed(seed)
     model = scpan.Scpan(config)
-    halves = [None if faces is None else cut(budget, faces, config.image_size, augmentation, 2 * seed + k)
-              for k, faces in enumerate((labelled, unlabelled))]
-    whole, items = isinstance(halves[0], BatchedCrops), pairs_of(budget, share)
-    if whole and unlabelled is not None:
-        items //= 2                                     # an item is a labelled pair and an unlabelled one
+    halves = [cut(budget, faces, config.image_size, augmentation, 2 * seed + k)
+              for k, faces in enumerate((labelled, unlabelled)) if faces is not None]
+    items, spread = pairs_of(budget, share), {"turn": budget["turn"], "scale": budget["scale"]}
+    if budget.get("crops") == "batched":
+        items //= len(halves)                           # an item is a pair of each kind
+        flag = "unlabelled" if len(halves) == 2 else None
+        twins = scpan.Twins(**spread, unlabelled=flag)
+        pairs = Further(Halves(*halves, flag) if flag else halves[0], twins.count, twins, seed)
+    else:
+        pairs = scpan.Pairs(*halves, seed=seed, **spread)
     settings = TrainConfig(budget["steps"], items, budget["lr"], amp=budget["amp"], seed=seed, checkpoint_every=100,
                            out=folder, device=device)
-    pairs = (scpan.BatchedPairs if whole else scpan.Pairs)(*halves, seed=seed, turn=budget["turn"],
-                                                           scale=budget["scale"])
     yield from steps(model, pairs, loss, settings, resume=True)
     return model
 
@@ -124,7 +124,7 @@ def arm(budget: Mapping[str, Any], device: str = "auto", parts: Mapping[str, Any
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))
         labelled = Subset(faces, range(FEW)) if few else faces
         others = Subset(faces, range(FEW, len(faces))) if unlabelled else None
-        pairs, batched = pairs_of(budget, share), "crops" in budget
+        pairs, batched = pairs_of(budget, share), budget.get("crops") == "batched"
         known = (pairs // 2 if batched else None) if unlabelled else pairs
         loss = scpan.scpan_loss(config, weights, unlabelled=eta, labelled_count=known, **options)
         model = yield from train(budget, device, seed, folder, config, loss, labelled, others, share)

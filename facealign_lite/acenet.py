@@ -524,7 +524,7 @@ def points_loss(config: AceConfig = LITE) -> Callable:
 
 
 def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float, float] = WEIGHTS,
-             reading: str = "bilinear", printed: bool = False, per_pixel: int = 3, in_turn: bool = False) -> Callable:
+             reading: str = "bilinear", printed: bool = False, per_pixel: int = 3, layout: str = "any") -> Callable:
     """The loss of ACE-Net: Eq. 3 on rendered faces; on real ones Eq. 3 for the anchors, Eq. 11 for the contours.
 
     Args:
@@ -533,28 +533,33 @@ def ace_loss(markup: str = "68", config: AceConfig = LITE, weights: tuple[float,
         weights, reading: as in ``weak_loss``.
         printed: Eq. 3 and 9 as printed, see ``full_loss``.
         per_pixel: as in ``line_loss``.
-        in_turn: every batch is real, rendered, real, ... as ``TwoDomains.order`` has it, so that each loss needs to see
-            one half of it only. Otherwise both losses look at all faces, and half of what they find does not count.
+        layout: of every batch. "in_turn": real, rendered, real, ..., as ``training.fit`` has it from ``TwoDomains`` if
+            the size is even. "halves": the real ones first, as ``data.Halves`` has it. Then each loss needs to see one
+            half only. With "any" both look at all faces, and half of what they find does not count.
 
     Returns:
-        a loss for ``training.fit``, on batches of ``TwoDomains``; NaN for batches that are not ``in_turn`` and should.
+        a loss for ``training.fit``, on batches with ``synthetic``; NaN for batches of another layout.
     """
+    if layout not in ("any", "in_turn", "halves"):
+        raise ValueError(f"layout must be any, in_turn or halves, got {layout!r}")
     sigma, alpha = config.sigma, config.alpha
 
     def loss(outputs: Sequence[Tensor], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         fine, share = _heat(outputs[-1]), batch["synthetic"].float() / len(batch["synthetic"])
-        size, even, odd = fine.shape[-1], slice(0, None, 2 if in_turn else 1), slice(int(in_turn), None, 1 + in_turn)
-        drawn = {name: batch[name][odd] for name in ("image", "anchors", "contours")}
-        full = full_loss(_true(drawn, size, sigma), fine[odd], alpha, printed=printed)                   # (B',)
+        size, half = fine.shape[-1], (len(fine) + 1) // 2
+        photo, drawn = {"any": (slice(None), slice(None)), "in_turn": (slice(0, None, 2), slice(1, None, 2)),
+                        "halves": (slice(half), slice(half, None))}[layout]
+        known = {name: batch[name][drawn] for name in ("image", "anchors", "contours")}
+        full = full_loss(_true(known, size, sigma), fine[drawn], alpha, printed=printed)                 # (B',)
 
-        landmarks = _landmarks({name: batch[name][even] for name in ("image", "landmarks")}, markup, size)
+        landmarks = _landmarks({name: batch[name][photo] for name in ("image", "landmarks")}, markup, size)
         anchors, has = anchors_of(landmarks, markup)
         chain, on = chains(landmarks, markup)
-        sharp = full_loss(_peaks(anchors, size, sigma), fine[even, :ANCHORS], alpha, has[:, None, None], printed)
-        weak = weak_loss(fine[even, ANCHORS:], chain, on, config.reach, sigma, weights, alpha, reading, printed,
+        sharp = full_loss(_peaks(anchors, size, sigma), fine[photo, :ANCHORS], alpha, has[:, None, None], printed)
+        weak = weak_loss(fine[photo, ANCHORS:], chain, on, config.reach, sigma, weights, alpha, reading, printed,
                          per_pixel).mean(1)
-        real, rendered = 1 / len(share) - share[even], share[odd]                                        # or 0
-        if in_turn:                                                 # a face that is in the wrong half makes all NaN
+        real, rendered = 1 / len(share) - share[photo], share[drawn]                                     # or 0
+        if layout != "any":                                         # a face that is in the wrong half makes all NaN
             wrong = (real == 0).sum() + (rendered == 0).sum()
             real = torch.where(wrong == 0, real, torch.nan)
         return {"coarse": _coarse(outputs, batch, markup, sigma, alpha, printed), "full": full @ rendered,

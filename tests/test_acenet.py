@@ -13,6 +13,7 @@ from torch.autograd import gradcheck
 
 from facealign_lite import acenet, contours, geometry, heatmaps, markups
 from facealign_lite.nets import parameter_count
+from facealign_lite.training import TrainConfig, fit
 
 SIZE, REACH = 48, 6.0
 TOY = acenet.AceConfig(image_size=64, widths=(8, 8, 8), depth=1)
@@ -523,20 +524,42 @@ def test_half_a_batch_weighs_half():
         torch.testing.assert_close(both[part], real[part] + rendered[part])
 
 
+@pytest.mark.parametrize("layout", ["in_turn", "halves"])
 @pytest.mark.parametrize("markup", ["68", "36"])
-def test_a_batch_in_turn_needs_half_the_work_and_has_the_same_loss_and_gradient(markup):
-    batch = random_batch(6)
-    batch["contours"][::2] = batch["anchors"][::2] = torch.nan                       # as TwoDomains has it
+def test_a_batch_of_two_known_halves_needs_half_the_work_and_has_the_same_loss_and_gradient(markup, layout):
+    synthetic = torch.tensor([0.0, 1] * 3 if layout == "in_turn" else [0.0] * 3 + [1] * 3)
+    batch = random_batch(6) | {"synthetic": synthetic}
+    batch["contours"][synthetic == 0] = batch["anchors"][synthetic == 0] = torch.nan     # as TwoDomains has it
     found = []
-    for in_turn in (False, True):
+    for said in ("any", layout):
         maps = [one.requires_grad_() for one in toy_maps(count=6)]
-        value = acenet.ace_loss(markup, in_turn=in_turn)(maps, batch)
+        value = acenet.ace_loss(markup, layout=said)(maps, batch)
         total(value).backward()
         found.append((value, [one.grad for one in maps]))
     torch.testing.assert_close(*found)
-    for bad in (1 - batch["synthetic"], torch.tensor([0.0, 1, 1, 0, 0, 1]), torch.zeros(6), torch.ones(6)):
-        value = acenet.ace_loss(markup, in_turn=True)(toy_maps(count=6), random_batch(6) | {"synthetic": bad})
+    for bad in (1 - synthetic, torch.tensor([0.0, 1, 1, 0, 0, 1]), torch.zeros(6), torch.ones(6)):
+        value = acenet.ace_loss(markup, layout=layout)(toy_maps(count=6), random_batch(6) | {"synthetic": bad})
         assert total(value).isnan()                                                  # and training stops
+
+
+def test_training_on_two_domains_has_batches_in_turn():
+    """What ``fit`` draws from ``TwoDomains`` fits ``layout``, whatever the epoch: no loss is NaN."""
+    real, rendered = random_batch(3), random_batch(5, seed=1)
+
+    class Faces(torch.utils.data.Dataset):
+        def __init__(self, batch, names):
+            self.batch = {name: batch[name] for name in names}
+
+        def __len__(self):
+            return len(self.batch["image"])
+
+        def at(self, epoch, index):
+            return {name: values[index] for name, values in self.batch.items()}
+    names = ("image", "landmarks", "anchors", "contours")
+    data = acenet.TwoDomains(Faces(real, names[:2]), Faces(rendered, names))
+    history = fit(acenet.AceNet(TOY), data, acenet.ace_loss(layout="in_turn"),
+                  TrainConfig(6, 4, 1e-3, log_every=1, device="cpu"), progress=False)
+    assert len(history) == 6 and all(np.isfinite(row["loss"]) for row in history)
 
 
 def test_an_order_in_turn_is_one_of_all_items():
@@ -552,7 +575,7 @@ def test_a_step_can_be_captured(name):
     batch = random_batch()
     batch["contours"][::2] = batch["anchors"][::2] = torch.nan if name != "all_exact" else 0.0
     model = acenet.AceNet(replace(TOY, maps=68 if name == "points" else 25))
-    loss = (LOSSES | {"printed": acenet.ace_loss(printed=True), "in_turn": acenet.ace_loss(in_turn=True)})[name]
+    loss = (LOSSES | {"printed": acenet.ace_loss(printed=True), "in_turn": acenet.ace_loss(layout="in_turn")})[name]
     assert_capturable(lambda: loss(model(batch["image"]), batch))
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -625,6 +648,8 @@ def test_line_targets_are_drawn_through_the_landmarks():
 def test_arms_refuse_nonsense():
     with pytest.raises(ValueError, match="exact.*sometimes"):
         acenet.lines_loss(exact="sometimes")
+    with pytest.raises(ValueError, match="layout.*mixed"):
+        acenet.ace_loss(layout="mixed")
 
 
 # ---- the network ---------------------------------------------------------------------------------------------------

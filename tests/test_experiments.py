@@ -226,3 +226,10 @@ def test_photos_must_be_named(monkeypatch, capsys):
     monkeypatch.delenv("DATA", raising=False)
     assert command.main(["acenet_photos"]) == 2
     assert "DATA=folder" in capsys.readouterr().err
+
+
+def test_ace_net_learns_at_the_papers_size_with_the_papers_lengths():
+    lite, gpu = (acenet_claims.two_domains(acenet_claims.BUDGETS[name]) for name in ("lite", "gpu"))
+    assert (gpu["config"].heatmap_size, gpu["config"].sigma, gpu["config"].reach) == (128, 2, 6)
+    assert (lite["config"].heatmap_size, lite["config"].reach) == (64, 3)
+    assert (lite["layout"], gpu["layout"]) == ("in_turn", "halves")                # as Crops and BatchedCrops have it

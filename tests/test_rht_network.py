@@ -10,7 +10,7 @@ from capture import assert_capturable
 
 from facealign_lite import contours, geometry, heatmaps, markups, rht, zoo
 from facealign_lite.align import align
-from facealign_lite.data import Augmentation, BatchedCrops, Sample
+from facealign_lite.data import Augmentation, BatchedCrops, Further, Sample
 from facealign_lite.nets import parameter_count
 from facealign_lite.training import TrainConfig, fit
 
@@ -283,6 +283,18 @@ def test_a_random_reference_is_another_every_epoch_and_the_same_again(samples, r
     assert torch.equal(item["reference_landmarks"], references.landmarks[chosen[2][1]])
 
 
+def test_batches_are_lent_random_references(samples, references):
+    made = Further(BatchedCrops(samples, 64), 1, rht.Lender(references))
+    drawn = made.draws([(epoch, i) for epoch in range(30) for i in range(6)])
+    batch = made.batch(drawn)
+    chosen = batch["chosen"]
+    assert torch.equal(chosen, (drawn["chance"][:, 0] * 6).long()) and set(chosen.tolist()) == set(range(6))
+    assert torch.equal(batch["reference"], references.images[chosen])
+    assert torch.equal(batch["reference_landmarks"], references.landmarks[chosen])
+    net, few = rht.Rht(TINY), made.draws([(0, i) for i in range(3)])
+    assert_capturable(lambda: rht.rht_loss(TINY)(run(net, made.batch(few)), made.batch(few)))
+
+
 def test_a_chosen_reference_stays(samples, references):
     data = rht.Pairs(samples, references, [5, 4, 3, 2, 1, 0], size=64)
     assert [int(data.at(7, i)["chosen"]) for i in range(6)] == [5, 4, 3, 2, 1, 0]
@@ -463,21 +475,3 @@ def test_align_borrows_from_the_shipped_faces_or_from_the_given_one():
         align(photo, box, "hourglass", "cpu", (photo, points))
     with pytest.raises(ValueError, match=r"landmarks \(68, 2\)"):
         align(photo, box, net, "cpu", (photo, points[:4]))
-
-
-def test_references_of_a_whole_batch():
-    """Everybody lends, each crop gets a face with its own landmarks, and a batch changes nothing."""
-    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
-                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
-    lent = rht.References.of(faces, 16)
-    data = rht.BatchedPairs(BatchedCrops(faces, 32, None), lent)
-    keys = [(epoch, index) for epoch in range(20) for index in range(5)]
-    batch = data.batch(data.draws(keys))
-    assert set(batch["chosen"].tolist()) == set(range(5))
-    assert torch.equal(batch["reference"], lent.images[batch["chosen"]])
-    assert torch.equal(batch["reference_landmarks"], lent.landmarks[batch["chosen"]])
-    alone = data.batch(data.draws(keys[7:8]))
-    for name, value in alone.items():
-        torch.testing.assert_close(value[0], batch[name][7])
-    with pytest.raises(ValueError, match="references must have pictures"):
-        rht.BatchedPairs(BatchedCrops(faces, 64, None), lent)

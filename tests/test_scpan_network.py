@@ -8,9 +8,9 @@ import torch
 from capture import assert_capturable
 
 from facealign_lite import heatmaps, markups, nets, scpan, zoo
-from facealign_lite.data import BatchedCrops, Crops, Sample
+from facealign_lite.data import BatchedCrops, Crops, Further, Halves, Sample
 from facealign_lite.evaluation import evaluate
-from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Weights, read, scpan_loss
+from facealign_lite.scpan import Maps, Pairs, Scpan, ScpanConfig, Twins, Weights, read, scpan_loss
 from facealign_lite.training import TrainConfig, fit
 
 TINY = ScpanConfig(image_size=32, channels=8, stages=2, depth=1, stem=(4, 4, 8))
@@ -139,6 +139,28 @@ def test_unlabelled_crops_keep_their_labels_to_themselves():
     shown = [next(k for k in range(5) if torch.equal(item["image"][0], many[k]["image"])) for item in items[1::2]]
     assert shown == list(range(5))
     assert torch.equal(items[4]["image"][0], few[0]["image"])                   # the smaller part starts anew
+
+
+def test_pairs_of_batches_are_crops_and_what_given_numbers_make_of_them():
+    first, second = (BatchedCrops(samples(n), 32, seed=n) for n in (2, 3))
+    twins = Twins(turn=30, scale=(0.8, 1), shift=0.1, unlabelled="other")
+    both = Halves(first, second, "other")
+    made = Further(both, twins.count, twins)
+    drawn = made.draws([(0, 0), (0, 1), (1, 2)])
+    batch, plain = made.batch(drawn), both.batch({k[5:]: v for k, v in drawn.items() if k.startswith("data.")})
+    assert batch["image"].shape == (6, 2, 1, 32, 32) and batch["labelled"].tolist() == [1, 1, 1, 0, 0, 0]
+    assert torch.equal(batch["image"][:, 0], plain["image"]) and batch["linear"].shape == (6, 2, 3)
+    moved = scpan.move_points(plain["landmarks"], batch["linear"], 32, FLIP)
+    torch.testing.assert_close(batch["landmarks"][:3], torch.stack([plain["landmarks"], moved], 1)[:3])
+    assert batch["landmarks"][3:].isnan().all()
+    assert len({tuple(row.flatten().tolist()) for row in batch["linear"]}) == 6      # none is drawn for two
+    where = scpan.move_images(plain["image"], batch["linear"])
+    assert 0.2 < (batch["image"][:, 1] == where).double().mean() < 1                 # texture apart
+    model, loss = Scpan(TINY), scpan_loss(TINY, labelled_count=3)
+    assert_capturable(lambda: loss(model(made.batch(drawn)["image"]), made.batch(drawn)))
+    alone = Twins()
+    batch = Further(first, alone.count, alone).batch(Further(first, alone.count, alone).draws([(0, 0), (0, 1)]))
+    assert batch["image"].shape == (2, 2, 1, 32, 32) and batch["labelled"].tolist() == [1, 1]
 
 
 # ---- the objective ---------------------------------------------------------------------------------------------------
@@ -366,38 +388,3 @@ def test_evaluation_reads_votes():
             return true.maps
     found = evaluate(Knows(replace(TINY, image_size=128)), faces, device="cpu")
     assert found.predicted.shape == (2, 68, 2) and 0 < found.errors.mean() < 0.02
-
-
-def test_pairs_of_a_whole_batch_are_pairs():
-    """Twins lie where their linear map puts them, halves are labelled and not, and a batch changes no pair."""
-    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
-                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
-    crops, others = (BatchedCrops(faces, 32, None, seed) for seed in (0, 1))
-    keys = [(0, 1), (2, 4), (1, 0)]
-    for data, halves in ((scpan.BatchedPairs(crops, turn=20, scale=(0.8, 1.0), shift=0.1), 1),
-                         (scpan.BatchedPairs(crops, others, turn=20, scale=(0.8, 1.0)), 2)):
-        batch = data.batch(data.draws(keys))
-        assert batch["image"].shape == (3 * halves, 2, 1, 32, 32) and batch["image"].abs().max() <= 0.5
-        assert batch["labelled"].tolist() == [1.0] * 3 + [0.0] * 3 * (halves - 1)
-        assert batch["landmarks"][3:].isnan().all() and batch["landmarks"][:3].isfinite().all()
-        linear, points = batch["linear"], batch["landmarks"][:3]
-        torch.testing.assert_close(scpan.move_points(points[:, 0], linear[:3], 32, FLIP), points[:, 1])
-        grown = torch.linalg.det(linear[..., :2]).abs().sqrt()
-        assert (grown >= 0.8 - 1e-5).all() and (grown <= 1 + 1e-5).all() and len(linear.unique(dim=0)) == len(linear)
-        alone = data.batch(data.draws(keys[1:2]))
-        for name, value in alone.items():
-            torch.testing.assert_close(value, batch[name][1::3], equal_nan=True)
-
-
-def test_a_step_on_batched_pairs_can_be_captured():
-    faces = [Sample(np.random.default_rng(i).integers(0, 255, (48, 48), np.uint8),
-                    np.random.default_rng(i).uniform(8, 40, (68, 2))) for i in range(5)]
-    crops = BatchedCrops(faces, 32, None)
-    data, loss, model = scpan.BatchedPairs(crops, crops), scpan_loss(TINY, labelled_count=2), Scpan(TINY).train()
-    draws = data.draws([(0, 0), (0, 1)])
-
-    def step():
-        batch = data.batch(draws)
-        sum(loss(model(batch["image"]), batch).values()).backward()
-    step()                                                              # constants are made once
-    assert_capturable(step)

@@ -25,22 +25,12 @@ from .network import (
     draw,
     read,
 )
-from .references import (
-    WAYS,
-    BatchedPairs,
-    Pairs,
-    ReferenceBank,
-    References,
-    answer,
-    as_picture,
-    choose,
-    low_resolution,
-)
+from .references import WAYS, Lender, Pairs, ReferenceBank, References, answer, as_picture, choose, low_resolution
 from .transform import Localization, correlate, hard_transform, soft_transform, to_matrix, to_theta, transfer
 
 __all__ = [
-    "ABLATION", "LITE", "LITE_H", "LITE_HG", "PAPER", "PAPER_H", "PAPER_HG", "WAYS", "WEIGHT", "Backbone",
-    "BatchedPairs", "Encoder", "EncoderLayer", "FeatureFusion", "HourglassFeatures", "LocalFeatures", "Localization",
+    "ABLATION", "LITE", "LITE_H", "LITE_HG", "PAPER", "PAPER_H", "PAPER_HG", "WAYS", "WEIGHT", "Backbone", "Encoder",
+    "EncoderLayer", "FeatureFusion", "HourglassFeatures", "Lender", "LocalFeatures", "Localization",
     "MultiScaleFusion", "Pairs", "ReferenceBank", "ReferenceTransformer", "References", "Rht", "RhtConfig",
     "RhtOutput", "Transformed", "answer", "as_picture", "choose", "consistency_loss", "correlate", "draw",
     "hard_transform", "heatmap_loss", "low_resolution", "overall_loss", "read", "rht_loss", "sine_places",

@@ -13,16 +13,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facealign_lite import geometry
 from facealign_lite.data import (
     MARGIN,
     Augmentation,
-    BatchedCrops,
     Crops,
-    Further,
     crop,
     grey,
     load_image,
@@ -149,37 +147,6 @@ class Pairs(Crops):
                        "reference_landmarks": self.references.landmarks[which]}
 
 
-class BatchedPairs(Further):
-    """``Pairs`` as batched data, each crop with a random reference at every look; see ``data.batches``.
-
-    Args:
-        crops: ``data.BatchedCrops``.
-        references: pictures of half the size of the crops.
-        seed: of who lends to whom.
-
-    Raises:
-        ValueError: if references are of another size or colour.
-    """
-
-    def __init__(self, crops: BatchedCrops, references: References, seed: int = 0):
-        wanted = (3 if crops.colour else 1, crops.size // 2, crops.size // 2)
-        if tuple(references.images.shape[1:]) != wanted:
-            raise ValueError(f"references must have pictures {wanted}, got {tuple(references.images.shape[1:])}")
-        self.references = references
-        super().__init__(crops, 1, self.lend, seed)
-
-    def to(self, device: str | torch.device) -> "BatchedPairs":
-        """Move the faces and the references; the same object."""
-        self.references = References(self.references.images.to(device), self.references.landmarks.to(device))
-        return super().to(device)
-
-    def lend(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
-        """The batch with ``reference``, ``reference_landmarks`` and ``chosen``."""
-        which = (chance[:, 0] * len(self.references)).long().clamp(max=len(self.references) - 1)
-        return {**batch, "reference": self.references.images.index_select(0, which), "chosen": which,
-                "reference_landmarks": self.references.landmarks.index_select(0, which)}
-
-
 @lru_cache(maxsize=4)
 def shipped_for(size: int) -> tuple[References, "ReferenceBank"]:
     """The shipped faces, half the ``size`` of the crops that borrow, and the bank that chooses among them.
@@ -190,6 +157,25 @@ def shipped_for(size: int) -> tuple[References, "ReferenceBank"]:
     faces = References.shipped()
     seen = faces if size >= COMPARED else faces.resized(size)
     return faces.resized(size // 2), seen.bank()
+
+
+class Lender(nn.Module):
+    """``Pairs`` with random references for batches made on a device: ``data.Further(faces, 1, Lender(references))``.
+
+    Args:
+        references: pictures of half the size of the crops.
+    """
+
+    def __init__(self, references: References):
+        super().__init__()
+        self.register_buffer("images", references.images, persistent=False)
+        self.register_buffer("landmarks", references.landmarks, persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """The batch, and what ``Pairs.at`` adds to a crop, chosen by the first of ``chance`` (B, 1) in [0, 1)."""
+        which = (chance[:, 0] * len(self.images)).long()
+        return dict(batch) | {"reference": self.images.index_select(0, which), "chosen": which,
+                              "reference_landmarks": self.landmarks.index_select(0, which)}
 
 
 WAYS = ("most", "least", "neutral", "random")

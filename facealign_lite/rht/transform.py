@@ -93,7 +93,7 @@ def transfer(value: Tensor, index: Tensor, confidence: Tensor) -> Tensor:
     blocks = F.pixel_unshuffle(value, s).flatten(2)                                     # (B, C' s^2, H W)
     fetched = blocks.gather(-1, index[:, None].expand_as(blocks)).unflatten(-1, (height, width))
     # F_S = F_T * A
-    return F.pixel_shuffle(fetched * confidence, s)
+    return F.pixel_shuffle(fetched * confidence.to(fetched.dtype), s)
 
 
 def _directions(features: Tensor, patch: int) -> Tensor:
@@ -134,10 +134,10 @@ def hard_transform(value: Tensor, theta: Tensor) -> Tensor:
     if value.ndim != 4 or theta.shape != (len(value), 2, 3):
         raise ValueError(f"value and theta must be (B, C, H, W) and (B, 2, 3), got {tuple(value.shape)} and "
                          f"{tuple(theta.shape)}")
-    # half floats would lose a tenth of a pixel
-    value = value.to(torch.promote_types(value.dtype, torch.float32))
-    grid = F.affine_grid(theta.to(value.dtype), list(value.shape), align_corners=False)
-    return F.grid_sample(value, grid, align_corners=False)
+    # places in half floats would be off by a tenth of a pixel
+    precise = torch.promote_types(value.dtype, torch.float32)
+    grid = F.affine_grid(theta.to(precise), list(value.shape), align_corners=False)
+    return F.grid_sample(value.to(precise), grid, align_corners=False).to(value.dtype)
 
 
 def to_theta(matrix: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from .fields import (
     landmark_offsets,
     square_offsets,
 )
-from .learning import BatchedPairs, Pairs, scpan_loss
+from .learning import Pairs, Twins, scpan_loss
 from .losses import (
     WEIGHTS,
     Maps,
@@ -61,12 +61,12 @@ from .losses import (
 from .network import LITE, PAPER, Scpan, ScpanConfig, read
 
 __all__ = [
-    "DRAWS", "LITE", "PAPER", "WEIGHTS", "BatchedPairs", "Field", "Maps", "Pairs", "PoseAttention", "Scpan",
-    "ScpanConfig", "Truth", "Weights", "add_noise", "add_salt", "bali_field", "boundaries_of",
-    "calibration_mechanism_loss", "calibration_terms", "coordinate_loss", "curves", "decode_bali", "decode_field",
-    "determinant", "distribution", "disturb", "disturb_by", "divergence", "draw_linear", "field_divergence",
-    "js_divergence", "landmark_offsets", "linear_map", "linear_of", "low_resolution", "move_images", "move_maps",
-    "move_offsets", "move_points", "occlude", "original_divergence", "original_loss", "overall_loss", "read",
-    "scpan_loss", "self_calibrated_divergence", "self_calibrated_loss", "semi_supervised_loss", "square_offsets",
-    "squared", "supervised_terms", "targets", "truth", "widen",
+    "DRAWS", "Field", "LITE", "Maps", "PAPER", "Pairs", "PoseAttention", "Scpan", "ScpanConfig", "Truth", "Twins",
+    "WEIGHTS", "Weights", "add_noise", "add_salt", "bali_field", "boundaries_of", "calibration_mechanism_loss",
+    "calibration_terms", "coordinate_loss", "curves", "decode_bali", "decode_field", "determinant", "distribution",
+    "disturb", "disturb_by", "divergence", "draw_linear", "field_divergence", "js_divergence", "landmark_offsets",
+    "linear_map", "linear_of", "low_resolution", "move_images", "move_maps", "move_offsets", "move_points", "occlude",
+    "original_divergence", "original_loss", "overall_loss", "read", "scpan_loss", "self_calibrated_divergence",
+    "self_calibrated_loss", "semi_supervised_loss", "square_offsets", "squared", "supervised_terms", "targets",
+    "truth", "widen",
 ]

@@ -183,7 +183,7 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
         raise ValueError(f"radius must not be negative, got {radius}")
     if not heatmaps.isfinite().all():
         raise ValueError("heatmaps must be finite, got NaN or infinity")
-    window = _Window.around(heatmaps, radius)
+    window = Window.around(heatmaps, radius)
     return window.vote(offsets.flatten(-2).gather(-1, window.index[..., None, :].expand(
         *window.index.shape[:-1], 2, -1)), reach)
 
@@ -200,7 +200,7 @@ def decode_field(heatmaps: Tensor, offsets: Tensor, boundaries: Sequence[Indices
     Returns:
         (B, K, 2).
     """
-    window = _Window.around(heatmaps, radius)
+    window = Window.around(heatmaps, radius)
     if not boundaries:
         return window.vote(torch.zeros_like(window.places, dtype=heatmaps.dtype), reach)
     which, share = _through(tuple(boundaries), heatmaps.shape[1], heatmaps.device)
@@ -229,29 +229,28 @@ def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices
     Source: SCPAN Eq. 2.
     """
     (height, width), longest = offsets.shape[-2:], max(map(len, boundaries))
+    # the last landmark fills a short boundary: as near as itself, and its squares are covered by its own
     rows = tuple(line[min(m, len(line) - 1)] for line in boundaries for m in range(longest))
-    known = torch.arange(longest, device=points.device) < _index(tuple(map(len, boundaries)), points.device)[:, None]
-    own = reorder(points, rows).unflatten(1, known.shape)                               # (B, C, M, 2)
-    middle = (own + 0.5).floor()
-    step = torch.arange(-radius, radius + 1, dtype=points.dtype, device=points.device)
-    v, u = torch.meshgrid(step, step, indexing="ij")
-    x, y = ((middle[..., i, None] + t.flatten()).flatten(2) for i, t in ((0, u), (1, v)))               # (B, C, N)
-    dx, dy = (own[..., i, None] - t[:, :, None] for i, t in ((0, x), (1, y)))           # (B, C, M, N)
-    apart = (dx.square() + dy.square()).masked_fill(~known[..., None], torch.inf)
-    nearest = apart.min(2, keepdim=True).indices
-    true = torch.cat([dx.gather(2, nearest), dy.gather(2, nearest)], 2)                 # (B, C, 2, N)
-    covers = ((middle[..., 0, None] - x[:, :, None]).abs() <= radius) & (
-        (middle[..., 1, None] - y[:, :, None]).abs() <= radius) & known[..., None]      # (B, C, M, N)
-    first = torch.arange(longest, device=points.device).repeat_interleave(len(step)**2, output_size=x.shape[-1])
-    before = torch.arange(longest, device=points.device)[:, None] < first               # (M, N)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    counts = inside & ~(covers & before).any(2) & known.repeat_interleave(len(step)**2, 1, output_size=x.shape[-1])
+    own = reorder(points, rows).unflatten(1, (len(boundaries), longest))                # (B, C, M, 2)
+    middle, step = (own + 0.5).floor(), torch.arange(-radius, radius + 1, dtype=points.dtype, device=points.device)
+    grid = middle[..., None] + step                                                     # (B, C, M, 2, 2R + 1)
+    # of each pixel's row and column from all M landmarks of its boundary: (B, C, M, M, 2, 2R + 1)
+    apart = (own[:, :, None, ..., None] - grid[:, :, :, None]).square()
+    nearest = (apart[..., 0, None, :] + apart[..., 1, :, None]).flatten(-2).min(3).indices.flatten(2)   # (B, C, N)
+    first = torch.arange(longest, device=points.device)
+    covers = (middle[:, :, None, ..., None] - grid[:, :, :, None]).abs() <= radius
+    covers = covers & (first < first[:, None])[..., None, None]                         # by a landmark before
+    twice = (covers[..., 0, None, :] & covers[..., 1, :, None]).any(3).flatten(2)
+    x = grid[..., 0, None, :].expand(*grid.shape[:3], len(step), -1).flatten(2)
+    y = grid[..., 1, :, None].expand(*grid.shape[:3], -1, len(step)).flatten(2)
+    true = torch.stack([own[..., 0].gather(2, nearest) - x, own[..., 1].gather(2, nearest) - y], 2)
+    counts = (x >= 0) & (x < width) & (y >= 0) & (y < height) & ~twice
     index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).nan_to_num().long()
     said = offsets.flatten(-2).gather(-1, index[:, :, None].expand(-1, -1, 2, -1))
     return said, true, counts
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """The pixels around the hottest one of each map; P = (2r + 1)^2 of them."""
 
     at: Tensor          # (..., K, 2), the hottest
@@ -261,7 +260,8 @@ class _Window(NamedTuple):
     heat: Tensor        # (..., K, P), none below 0
 
     @classmethod
-    def around(cls, heatmaps: Tensor, radius: int) -> "_Window":
+    def around(cls, heatmaps: Tensor, radius: int) -> "Window":
+        """Of heatmaps (..., K, H, W); it ends at the border of the map. Source: SCPAN Eq. 4."""
         height, width = heatmaps.shape[-2:]
         at = _hottest(heatmaps.detach())
         step = torch.arange(-radius, radius + 1, device=at.device)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from facealign_lite import markups
-from facealign_lite.data import BatchedCrops, Further, Halves
-from facealign_lite.data.effects import uniform
+from facealign_lite.data import effects
 
 from .disturbances import DRAWS, SCALE, TURN, disturb, disturb_by, move_points
 from .fields import boundaries_of
@@ -72,38 +71,37 @@ class Pairs(Dataset):
                 "landmarks": landmarks if kind == 0 else torch.full_like(landmarks, torch.nan)}
 
 
-class BatchedPairs(Further):
-    """``Pairs`` as batched data, made on the device of the crops, see ``data.batches``.
-
-    With unlabelled crops a key is a labelled pair and an unlabelled one: of B keys the first B pairs of a batch have
-    labels and the last B have none, ``labelled_count`` of ``scpan_loss``.
+class Twins:
+    """``Pairs`` of batches that are made on a device: the ``change`` of ``data.Further(faces, twins.count, twins)``.
 
     Args:
-        labelled, unlabelled: ``data.BatchedCrops``.
-        seed, turn, scale, shift: as for ``Pairs``, but other draws.
+        turn, scale, shift: as in ``draw_linear``.
+        unlabelled: name of the flag of ``data.Halves(labelled, unlabelled, flag)``; None where all faces have labels.
+            The labelled pairs come first, as ``labelled_count`` of ``scpan_loss`` wants them.
+
+    Source: SCPAN Algorithm 1, steps 1 and 2.
     """
 
-    def __init__(self, labelled: BatchedCrops, unlabelled: BatchedCrops | None = None, seed: int = 0,
-                 turn: float = TURN, scale: tuple[float, float] = SCALE, shift: float = 0.0):
-        data = labelled if unlabelled is None else Halves(labelled, unlabelled, "unlabelled")
-        self.how = {"turn": turn, "scale": scale, "shift": shift}
-        # of every crop: what is done to it, and the key of its grain
-        super().__init__(data, (DRAWS + 1) * (1 if unlabelled is None else 2), self.pair, seed)
+    def __init__(self, turn: float = TURN, scale: tuple[float, float] = SCALE, shift: float = 0.0,
+                 unlabelled: str | None = None):
+        self.turn, self.scale, self.shift, self.unlabelled = turn, scale, shift, unlabelled
+        self.kinds = 1 if unlabelled is None else 2
+        self.count = self.kinds * (DRAWS + 1)
 
-    def pair(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
-        """Pictures and twins of N crops, as ``Pairs`` gives them, with chance of N (DRAWS + 1) numbers."""
-        images, points = batch["image"], batch["landmarks"]
-        # the first half of the numbers is that of the first half of the batch
-        chance = torch.cat(chance.split(DRAWS + 1, 1))
-        key = (chance[:, -1] * 2**24).to(torch.int32)
-        grain = uniform(key, torch.Size([len(images), 1 + images.shape[1], *images.shape[2:]]))
-        twins, linear = disturb_by(images, chance[:, :-1], grain, **self.how)
-        moved = move_points(points, linear, tuple(images.shape[-2:]), _flip(points))
-        labelled = 1 - batch["unlabelled"] if "unlabelled" in batch else torch.ones_like(chance[:, 0])
+    def __call__(self, batch: Mapping[str, Tensor], chance: Tensor) -> dict[str, Tensor]:
+        """Image (B, 2, C, S, S), landmarks (B, 2, K, 2), linear and labelled, see ``Pairs.at``, and all else."""
+        image, points = batch["image"], batch["landmarks"]
+        # what is drawn for a key serves a face of each kind
+        chance = chance.unflatten(1, (self.kinds, DRAWS + 1)).transpose(0, 1).flatten(0, 1)
+        grain = effects.uniform((chance[:, DRAWS] * 2**24).int(),
+                                torch.Size((len(image), 1 + image.shape[1], *image.shape[2:])))
+        twin, linear = disturb_by(image, chance[:, :DRAWS], grain, self.turn, self.scale, self.shift)
+        moved = move_points(points, linear, tuple(image.shape[-2:]), _flip(points))
+        labelled = torch.ones_like(linear[:, 0, 0]) if self.unlabelled is None else 1 - batch[self.unlabelled]
         landmarks = torch.stack([points, moved], 1)
-        landmarks = torch.where(labelled[:, None, None, None] > 0, landmarks, torch.nan)
-        return {"image": torch.stack([images, twins], 1), "linear": linear, "labelled": labelled,
-                "landmarks": landmarks}
+        landmarks = torch.where(labelled[:, None, None, None] > 0, landmarks, torch.full_like(landmarks, torch.nan))
+        return dict(batch) | {"image": torch.stack([image, twin], 1), "linear": linear, "labelled": labelled,
+                              "landmarks": landmarks}
 
 
 def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",

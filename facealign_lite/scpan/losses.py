@@ -29,7 +29,9 @@ from .fields import (
     vectors,
 )
 
-EPSILON = 1e-6   # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
+EPSILON = 1e-6    # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
+
+CACHED = 2**16    # numbers of a map that a processor compares at a time
 
 Measure = Callable[[Tensor, Tensor], Tensor]     # two (B, ., H, W) -> (B,)
 
@@ -378,22 +380,31 @@ class _MapDivergence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, targets: Tensor) -> Tensor:
-        slopes, parts = [], []
-        heat = [m.to(torch.promote_types(m.dtype, torch.float32)).clamp(min=0).add_(EPSILON) for m in (maps, targets)]
-        sums = [h.sum(-1, keepdim=True) for h in heat]
-        p, q = (h.div_(total) for h, total in zip(heat, sums))
-        log_mean = (p + q).div_(2).log_()
-        for shares, total, m, needed in zip((p, q), sums, (maps, targets), ctx.needs_input_grad):
-            g = shares.log().sub_(log_mean)
-            part = torch.linalg.vecdot(shares, g)
-            parts.append(part)
-            slopes.append(g.sub_(part[..., None]).div_(2 * total).masked_fill_(m < 0, 0) if needed else None)
-        ctx.save_for_backward(*slopes)
-        return (parts[0] + parts[1]) / 2
+        shape, flat = maps.shape[:-1], [m.reshape(-1, m.shape[-1]) for m in (maps, targets)]
+        # what fits the cache of a processor at a time; a GPU takes all at once
+        rows = max(1, CACHED // maps.shape[-1] if maps.device.type == "cpu" else len(flat[0]))
+        found = [_of_rows(*some, ctx.needs_input_grad) for some in zip(*(m.split(rows) for m in flat))]
+        value, *slopes = (None if part[0] is None else torch.cat(part) for part in zip(*found))
+        ctx.save_for_backward(*(None if slope is None else slope.view(maps.shape) for slope in slopes))
+        return value.view(shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         return tuple(None if slope is None else gradient[..., None] * slope for slope in ctx.saved_tensors)
+
+
+def _of_rows(maps: Tensor, targets: Tensor, needed: Sequence[bool]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """JS of maps (N, P), (N,), and its slopes (N, P) where they are ``needed``."""
+    heat = [m.to(torch.promote_types(m.dtype, torch.float32)).clamp(min=0).add_(EPSILON) for m in (maps, targets)]
+    sums = [h.sum(-1, keepdim=True) for h in heat]
+    p, q = (h.div_(total) for h, total in zip(heat, sums))
+    log_mean, value, slopes = (p + q).div_(2).log_(), 0, []
+    for shares, total, m, wanted in zip((p, q), sums, (maps, targets), needed):
+        g = shares.log().sub_(log_mean)
+        part = torch.linalg.vecdot(shares, g)
+        value = value + part / 2
+        slopes.append(g.sub_(part[..., None]).div_(2 * total).masked_fill_(m < 0, 0) if wanted else None)
+    return value, *slopes
 
 
 class _Divergence(torch.autograd.Function):

@@ -45,8 +45,9 @@ def test_captured_equals_eager(data):
 
 def test_the_card_ends_where_the_processor_does(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    on_card, _ = train(CARD, toy_model(drop=0))
-    on_cpu, _ = train(replace(CONFIG, device="cpu"), toy_model(drop=0))
+    # without normalisation: a bias before it has no gradient but rounding, by which Adam walks at its full rate
+    on_card, _ = train(CARD, toy_model(norm=False, drop=0))
+    on_cpu, _ = train(replace(CONFIG, device="cpu"), toy_model(norm=False, drop=0))
     close(on_card.cpu(), on_cpu, 1e-3)
 
 

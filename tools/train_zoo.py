@@ -23,7 +23,7 @@ from torch import nn
 from facealign_lite import acenet, msm, rht, scpan, tab, zoo
 from facealign_lite.data import Augmentation, BatchedCrops, Crops, Further, Halves, PackedFaces, save_packed
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
-from facealign_lite.records import commit, describe_device, write_record
+from facealign_lite.records import commit, describe_device, source_digest, write_record
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import TrainConfig, reestimate_normalization, steps
 
@@ -146,7 +146,7 @@ def make(name: str, arguments: argparse.Namespace, total: int, rehearsal: bool =
     model = yield from RECIPES[name](samples, cut, train)
     facts = dict(what=RECIPES[name].__doc__, data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, "
                                                   f"seed={TRAIN_SEED})",
-                 seeds=[0], budget=dict(steps=total, images=sum(images)), commit=commit(),
+                 seeds=[0], budget=dict(steps=total, images=sum(images)), commit=commit(), source=source_digest(),
                  device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
                  figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"],
                               history=history[::max(1, len(history) // 14)]))

@@ -245,11 +245,10 @@ def arm(budget: Mapping[str, Any], device: str, loss: Callable, first: str = "re
         landmarks: bool = False, share: float = 1.0) -> Arm:
     """A run, measured on the real domain and, for the width of the gap, on the synthetic one."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
-        sets = (pack(folder.parent, name, budget) for name in (first, second))
+        # all sets before the training: processes that render are not to be started from one that has computed
+        *sets, test, other = (pack(folder.parent, name, budget) for name in (first, second, "test", "synthetic_test"))
         model = yield from train(budget, device, seed, folder, loss, *sets, landmarks, share)
-        test = pack(folder.parent, "test", budget)
         figures = score(reader(model, test, landmarks), test)
-        other = pack(folder.parent, "synthetic_test", budget)
         other = score(reader(model, other, landmarks), other)
         return figures | {f"synthetic_{name}": other[name] for name in ("nme_ac", "auc", "found")} | {
             "images_a_step": round(budget["batch_size"] * share)}

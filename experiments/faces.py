@@ -32,7 +32,9 @@ def packed(path: Path, faces: Callable[[], Sequence[Any]]) -> PackedFaces:
         try:
             return PackedFaces(path)
         except OSError:
-            return save_packed(path, faces(), workers=min(16, os.cpu_count() or 1), progress=True)
+            made = faces()
+            workers = min(16, os.cpu_count() or 1) if len(made) > 100 else 0             # a few are not worth starting
+            return save_packed(path, made, workers=workers, progress=True)
 
 
 def cut(budget: Mapping[str, Any], faces: Sequence[Any], size: int, augment: Augmentation | None, seed: int

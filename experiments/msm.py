@@ -247,6 +247,7 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget, the most important first."""
     def arm(regression: bool, straight: bool) -> Arm:
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
+            pack(folder.parent, "train", budget), pack(folder.parent, "test", budget)    # rendered before the training
             generator = (yield from straightener(budget, device, seed, folder.parent)) if straight else None
             model = yield from trained(budget, device, seed, folder, regression, straight)
             return measure(model, generator, folder.parent, budget)
@@ -262,8 +263,9 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     def poses(adversarial: float) -> Arm:
         """The generator alone, with or without the discriminator."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
-            generator = yield from straightener(budget, device, seed, folder.parent, adversarial)
+            pack(folder.parent, "train", budget)
             test = rough(pack(folder.parent, "test", budget), 0)
+            generator = yield from straightener(budget, device, seed, folder.parent, adversarial)
             with torch.inference_mode():
                 theta = torch.cat([generator(images).double().cpu() for images in batches(test.images, generator)])
             mean = torch.from_numpy(msm.mean_face(shapes(folder.parent, budget)))

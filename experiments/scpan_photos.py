@@ -52,12 +52,13 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         """
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
             train, test = photos(os.environ.get("DATA") or ".")
-            faces, loss = rendered.pack(folder.parent, "train", budget), scpan.scpan_loss(config, unlabelled=eta)
+            faces, own_test = (rendered.pack(folder.parent, name, budget) for name in ("train", "test"))
+            loss = scpan.scpan_loss(config, unlabelled=eta)
             others = {"photos": train, "rendered": faces, None: None}[unlabelled]
             model = yield from rendered.train(budget, device, seed, folder, config, loss, faces, others, share,
                                               AUGMENTATION)
             on_photos = evaluate(model, test, device=device)
-            own = evaluate(model, rendered.pack(folder.parent, "test", budget), device=device).figures()
+            own = evaluate(model, own_test, device=device).figures()
             reestimate_normalization(model, Crops(train, config.image_size, AUGMENTATION, seed), epoch=1_000_000)
             adapted = evaluate(model, test, device=device)
             kept = ("nme", "failures", "auc")

@@ -72,17 +72,16 @@ def arm(budget: Mapping[str, Any], device: str = "auto", stem: str = "vgg", scal
         ) -> Arm:
     """A run of both stages."""
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
+        faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))
         boundary_part = yield from boundaries(budget, device, seed, stem, folder.parent)
         torch.manual_seed(seed + 1)
         model = tab.TAB(replace(tab.LITE, stem=stem, scales=scales, fusion=fusion))
         model.scbe.load_state_dict(boundary_part.state_dict())
-        faces = pack(folder.parent, "train", budget)
         crops = cut(budget, faces, tab.LITE.image_size, Augmentation(), seed + 1000)
         yield from steps(model.freeze(), crops, tab.transform_loss(),
                          settings(budget, device, seed, "landmark", folder), resume=True)
-        faces = pack(folder.parent, "test", budget)
-        result = evaluate(model, faces, device=device)
-        return result.figures() | quality(model.scbe, faces) | {
+        result = evaluate(model, test, device=device)
+        return result.figures() | quality(model.scbe, test) | {
             "subsets": result.subsets(), "parameters": sum(p.numel() for p in model.parameters()),
             "stem_parameters": sum(p.numel() for p in model.scbe.stem.parameters()), "errors": result.errors.round(6)}
     return run

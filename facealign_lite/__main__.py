@@ -30,6 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if all went well, 2 with one line on stderr if not."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)     # OpenCV would add lines
     try:
         _run(_arguments(arguments))
     except (ValueError, OSError) as error:

@@ -13,8 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from facealign_lite.arrays import finite, number, plain
+
 WINDOW = 2    # a template reaches this many widths to each side (ACE-Net Eq. 6)
 TILE = 32     # pixels: contourness works on squares of this side, small enough to leave nearly all zeros out
+FARTHEST = 1e9      # pixels from the corner of a map to a point whose square float32 can still tell
+HOTTEST = 1e6       # heat that is read out: contourness squares it
+WIDEST = 100  # sigma in heatmap pixels: templates are four times as wide
+LARGEST = 1 << 30   # values of all maps together: 4 GB
 TINY = 1e-12  # moves no score by more than 1e-6
 
 
@@ -39,8 +45,9 @@ def encode(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, int],
 
     Source: ACE-Net Eq. 2.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    sigma = number(sigma, "sigma")
+    if not 1e-3 <= sigma <= 1e6:
+        raise ValueError(f"sigma must be positive, from 0.001 to a million, got {sigma}")
     end = sigma / math.sqrt(2) * (1 + 1e-6)     # a little too far, so that rounding leaves no trace of heat elsewhere
     return (1 - 2 * distances(contours, size, end, check).square() / sigma**2).clamp(min=0)
 
@@ -53,12 +60,17 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
     Takes and raises what ``encode`` does. Costs grow with the number of points and the map, whatever the values. What
     is drawn are targets: no gradient goes back to the contours.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be at least one pixel, got {size}")
+    sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+    height, width = (number(side, "size") for side in (sides if len(sides) == 2 else (0, 0)))
+    if not (1 <= height < 1 << 20 and 1 <= width < 1 << 20 and height % 1 == width % 1 == 0):
+        raise ValueError(f"size must be at least one pixel, whole, one side or (height, width), got {size!r:.80}")
+    height, width, reach = int(height), int(width), number(reach, "reach")
     if not 0 < reach < math.inf:
         raise ValueError(f"reach must be positive and finite, got {reach}")
     points = _polylines(contours, check)
+    if max(math.prod(points.shape[:-2]), 1) * height * width > LARGEST:
+        raise ValueError(f"size must be of maps of at most {LARGEST} values in all, got {height} x {width} for "
+                         f"contours of shape {tuple(points.shape)}")
     shape, points = points.shape[:-2], points.reshape(-1, *points.shape[-2:])          # (N, M, 2)
 
     # from a segment's middle m, along it and across it: (q - m) . u and (q - m) x u, with u = (b - a) / |b - a|, so
@@ -81,7 +93,7 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
 
 def stack(polylines: Sequence[ArrayLike | Tensor]) -> Tensor:
     """N polylines (M_i, 2) as one (N, M, 2) tensor; short ones repeat their last point, which adds nothing."""
-    lines = [torch.as_tensor(np.asarray(line) if not isinstance(line, Tensor) else line) for line in polylines]
+    lines = [line if isinstance(line, Tensor) else _tensor(line) for line in polylines]
     if not lines or any(line.ndim != 2 or line.shape[-1] != 2 or len(line) < 2 for line in lines):
         raise ValueError(f"contours must be polylines (M, 2) with M >= 2, got {[tuple(line.shape) for line in lines]}")
     longest = max(map(len, lines))
@@ -91,13 +103,23 @@ def stack(polylines: Sequence[ArrayLike | Tensor]) -> Tensor:
 def _polylines(contours: ArrayLike | Tensor | Sequence, check: bool = True) -> Tensor:
     if isinstance(contours, (list, tuple)) and contours and np.ndim(contours[0]) == 2:
         contours = stack(contours)
-    points = contours if isinstance(contours, Tensor) else torch.as_tensor(np.asarray(contours))
-    points = points if points.is_floating_point() else points.double()
+    points = contours if isinstance(contours, Tensor) else _tensor(contours)
+    if points.is_complex() or points.layout != torch.strided:
+        raise ValueError(f"contours must be plain numbers, got a tensor of {points.dtype}, {points.layout}")
+    if points.dtype not in (torch.float32, torch.float64):
+        points = points.float() if points.is_floating_point() else points.double()
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] < 2:
         raise ValueError(f"contours must be (..., M, 2) with M >= 2, got shape {tuple(points.shape)}")
-    if check and not points.isfinite().all():
-        raise ValueError("contours must be finite, got NaN or infinity")
+    if check and not (points.abs() <= FARTHEST).all():
+        raise ValueError(f"contours must be finite and nearer than {FARTHEST:g} pixels, got NaN, infinity or farther")
     return points
+
+
+def _tensor(values: ArrayLike | Tensor, name: str = "contours") -> Tensor:
+    """Numbers in whatever form, of whatever strides and order of bytes, as a new tensor of float32 or float64."""
+    array = plain(values, name)
+    return torch.from_numpy(np.array(array, np.float32 if array.dtype.kind == "f" and array.dtype.itemsize <= 4
+                                     else np.float64))
 
 
 # ---- contourness ---------------------------------------------------------------------------------------------------
@@ -118,13 +140,17 @@ def contourness(heatmaps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
         orientation: (..., H, W), the contour's direction in radians, modulo pi; its normal is + pi/2.
 
     Raises:
-        ValueError: if ``sigma`` is not positive or ``heatmaps`` has fewer than two dimensions.
+        ValueError: if ``sigma`` is not positive or above ``WIDEST``, or ``heatmaps`` has no pixels. NaN gives NaN.
 
     Source: ACE-Net Eq. 24 and 25.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    if heatmaps.ndim < 2:
+    sigma = number(sigma, "sigma")
+    if not 1e-3 <= sigma <= WIDEST:
+        raise ValueError(f"sigma must be positive, from 0.001 to {WIDEST}, got {sigma}")
+    if not isinstance(heatmaps, Tensor) or heatmaps.is_complex() or heatmaps.layout != torch.strided:
+        raise ValueError(f"heatmaps must be a tensor of plain numbers, got {type(heatmaps).__name__}")
+    heatmaps = heatmaps if heatmaps.is_floating_point() else heatmaps.float()
+    if heatmaps.ndim < 2 or 0 in heatmaps.shape[-2:]:
         raise ValueError(f"heatmaps must be (..., H, W), got shape {tuple(heatmaps.shape)}")
 
     heat = heatmaps.clamp(min=0)                               # H+                       (..., H, W)
@@ -212,12 +238,12 @@ def extract(heatmap: ArrayLike | Tensor, sigma: float = 3.0, low: float = 0.2, h
     Source: ACE-Net section 3.4, Eq. 24 to 26; it gives no thresholds. Where it takes the place from a parabola through
         three scores, we take the centre of the heat along the normal: several times nearer (see ``_ridges``).
     """
-    heat = torch.as_tensor(heatmap).detach().cpu()
-    heat = heat if heat.is_floating_point() else heat.float()
+    heat = _tensor(heatmap, "heatmap")
     if heat.ndim not in (2, 3) or min(heat.shape[-2:]) < 4:
         raise ValueError(f"heatmap must be (H, W) or (C, H, W) with sides of at least 4, got {tuple(heat.shape)}")
-    if not heat.isfinite().all():
-        raise ValueError("heatmap must be finite, got NaN or infinity")
+    if not (heat.abs() <= HOTTEST).all():
+        raise ValueError(f"heatmap must be finite and at most {HOTTEST:g}, got NaN, infinity or more")
+    low, high = number(low, "low"), number(high, "high")
     if not 0 < low <= high:
         raise ValueError(f"thresholds must be 0 < low <= high, got {low} and {high}")
     maps = functional.pad(heat.reshape(-1, *heat.shape[-2:]).clamp(min=0), [NEAR] * 4, value=OUTSIDE)
@@ -245,9 +271,12 @@ def join(polylines: Sequence[ArrayLike], gap: float) -> NDArray:
     Raises:
         ValueError: if there are no polylines, or for a negative gap.
     """
+    gap = number(gap, "gap")
     if len(polylines) == 0 or not gap >= 0:
         raise ValueError(f"join wants polylines and a gap >= 0, got {len(polylines)} and {gap}")
-    curve, *pieces = (np.asarray(line, np.float64) for line in polylines)
+    curve, *pieces = (finite(line, "polylines") for line in polylines)
+    if bad := [line.shape for line in (curve, *pieces) if line.ndim != 2 or line.shape[1] != 2 or not len(line)]:
+        raise ValueError(f"polylines must be (M, 2) each, got shape {bad[0]}")
     if _is_closed(curve):
         return curve
     pieces = [piece for piece in pieces if not _is_closed(piece)]

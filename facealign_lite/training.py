@@ -195,11 +195,7 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
         norm.train()
     for k in range(batches):
         keys = [(epoch, i % len(data)) for i in range(k * batch_size, (k + 1) * batch_size)]
-        if _is_batched(data):
-            batch = data.batch({name: value.to(device) for name, value in data.draws(keys).items()})
-        else:
-            batch = default_collate([_Epochs(data)[key] for key in keys])
-        model(*model_inputs(model, batch, device))
+        model(*model_inputs(model, _fetched(data, keys, device), device))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     model.train(was)
@@ -448,7 +444,7 @@ class _Run:
         digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
         return {"model": f"{type(self.model).__name__} {getattr(self.model, 'config', '')} (weights {digest})".strip(),
                 "config": config, "loss": _describe(self.loss), "processes": self.world,
-                "data": f"{type(self.data).__name__} of {len(self.data)} ({_sample_digest(self.data)})"}
+                "data": f"{type(self.data).__name__} of {len(self.data)} ({_sample_digest(self.data, self.device)})"}
 
     def save(self, done: int) -> None:
         """One file holds all, so that it is replaced as a whole."""
@@ -553,16 +549,22 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _sample_digest(data: Any) -> str:
+def _sample_digest(data: Any, device: torch.device) -> str:
     """A fingerprint of what ``data`` gives for three of its items: other data, size or augmentation gives others."""
-    total = hashlib.sha256()
-    for index in sorted({0, len(data) // 2, len(data) - 1}):
-        for name, value in sorted(_Epochs(data)[0, index].items()):
-            total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            # rounded: a resized picture differs in its last bits from machine to machine
-            value = torch.as_tensor(value).detach().double().cpu()
-            total.update(repr(value.nan_to_num().abs().mean().item().__format__(".4g")).encode())
+    total, indices = hashlib.sha256(), sorted({0, len(data) // 2, len(data) - 1})
+    batch = _fetched(data, [(0, index) for index in indices], device)
+    for name, value in sorted(batch.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        for row in value.detach().double().reshape(len(value), -1).nan_to_num().abs().mean(1).tolist():
+            total.update(f"{row:.3g}".encode())         # rounded: machines differ in the last bits of a picture
     return total.hexdigest()[:12]
+
+
+def _fetched(data: Any, keys: Sequence[tuple[int, int]], device: torch.device) -> dict[str, Tensor]:
+    """The batch of some (epoch, index)."""
+    if _is_batched(data):
+        return data.batch({name: value.to(device) for name, value in data.draws(keys).items()})
+    return default_collate([_Epochs(data)[key] for key in keys])
 
 
 def _describe(loss: Any) -> str:

@@ -74,10 +74,13 @@ def test_every_contour_is_drawn_in_its_part_of_the_picture():
     assert (drawn[np.arange(5, 190, 16), 195] == 255).all()
 
 
-def test_one_line_and_no_traceback_from_the_shell(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "facealign_lite", str(tmp_path / "absent.jpg")],
+@pytest.mark.parametrize("name", ["absent.jpg", "half.bmp"])
+def test_one_line_and_no_traceback_from_the_shell(tmp_path, name):
+    cv2.imwrite(str(tmp_path / "half.bmp"), np.zeros((60, 60, 3), np.uint8))
+    os.truncate(tmp_path / "half.bmp", 5000)
+    done = subprocess.run([sys.executable, "-m", "facealign_lite", str(tmp_path / name)],
                           capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "absent.jpg" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and name in done.stderr
 
 
 def test_bad_pictures(tmp_path, capsys):

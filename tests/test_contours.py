@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from facealign_lite import geometry
 from facealign_lite.acenet import to_loss
-from facealign_lite.contours import contourness, distances, encode, ideal, stack
+from facealign_lite.contours import contourness, distances, encode, extract, ideal, join, stack
 
 DOUBLE = {"dtype": torch.float64}
 TURN = math.pi / 2
@@ -24,6 +24,40 @@ POLYLINE = st.lists(st.tuples(COORDINATE, COORDINATE), min_size=2, max_size=6)
 
 def pixels(height, width):
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+
+
+@pytest.mark.parametrize("call, word", [
+    (lambda: encode([[[0, 0], [1, 1j]]], 8, 1.0), "contours"), (lambda: encode([[[0, 0], [1, 1]]], 10**8, 1.0), "size"),
+    (lambda: encode([[[0, 0], [1, 1]]], (8, 8, 8), 1.0), "size"),
+    (lambda: encode([[[0, 0], [1, 1]]], 8.5, 1.0), "size"),
+    (lambda: encode([[[0, 0], [1, 1]]], 1 << 18, 1.0), "size"),
+    (lambda: encode([[[0, 0], [1e20, 1]]], 8, 1.0), "nearer"),
+    (lambda: encode([[[0, 0], [1, 1]]], 8, 1e-200), "sigma"), (lambda: encode([[[0, 0], [1, 1]]], 8, 1e200), "sigma"),
+    (lambda: contourness(np.zeros((9, 9)), 2.0), "tensor"), (lambda: contourness(torch.zeros(0, 9), 2.0), "heatmaps"),
+    (lambda: contourness(torch.zeros(9, 9), math.inf), "sigma"), (lambda: contourness(torch.zeros(9, 9), 1e5), "sigma"),
+    (lambda: extract(np.full((9, 9), 1e200)), "heatmap"), (lambda: extract(np.zeros((9, 9)), 1e5), "sigma"),
+    (lambda: extract(np.zeros((9, 9), complex)), "heatmap"), (lambda: join([[]], 1.0), "polylines"),
+    (lambda: join([np.zeros((3, 3))], 1.0), "polylines"), (lambda: join([np.full((3, 2), math.nan)], 1.0), "finite"),
+    (lambda: join([np.zeros((3, 2)), []], 1.0), "polylines"), (lambda: join([np.zeros((3, 2))], math.nan), "gap"),
+])
+def test_what_no_map_holds_is_refused(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()
+
+
+def test_every_form_of_contour_and_map_gives_the_same():
+    lines, whole = np.array([[[2.0, 3], [9, 4], [12, 13]]]), torch.tensor([[[2.0, 3], [9, 4], [12, 13]]])
+    wanted = encode(lines, 16, 2.0)
+    for form in (lines.astype(">f8"), lines[:, ::-1][:, ::-1], lines.astype(int), lines.tolist(), whole.int(),
+                 whole.half(), whole.bfloat16(), torch.nn.Parameter(whole)):
+        torch.testing.assert_close(encode(form, np.int64(16), 2.0).double(), wanted, atol=1e-5, rtol=0)
+    heat = wanted[0]
+    curves = extract(heat, 2.0)
+    for form in (heat.numpy(), heat.numpy()[::-1][::-1], heat.numpy().astype(">f8"), heat.clone().requires_grad_()):
+        for one, other in zip(extract(form, 2.0), curves, strict=True):
+            np.testing.assert_array_equal(one, other)
+    torch.testing.assert_close(contourness((heat * 9).int(), 2.0)[0], contourness((heat * 9).int().float(), 2.0)[0])
+    assert len(extract(heat.bfloat16(), 2.0)) == len(curves)
 
 
 def clutter(*shape, seed=0):

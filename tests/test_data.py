@@ -198,6 +198,10 @@ def test_pipes_and_devices_are_not_read(tmp_path):
 def test_files_that_are_too_long_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(samples, "MAX_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.truncate(1 << 40)                             # a terabyte of nothing: not a byte of it is read
+    with pytest.raises(ValueError, match="sparse.png must be an image of at most"):
+        load_image(tmp_path / "sparse.png")
     with pytest.raises(ValueError, match="a.png must be an image of at most 1000 bytes"):
         load_image(tmp_path / "a.png")
 
@@ -668,6 +672,29 @@ def test_whoever_is_killed_while_a_pack_is_replaced_leaves_a_whole_one(tmp_path)
         if code == 0:
             break
     assert code == 0 and moment > 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_write_one_pack_leave_a_whole_one(tmp_path):
+    """Each has a pack of its own length, all of one face; what is read is one of them, never parts of two."""
+    ours = [[toy_sample(k, 40)] * (k + 1) for k in range(3)]
+    for _ in range(12):
+        children = []
+        for mine in ours:
+            if (pid := os.fork()) == 0:
+                code = 1
+                try:
+                    for _ in range(3):
+                        save_packed(tmp_path / "pack", mine)
+                        faces = PackedFaces(tmp_path / "pack")
+                        assert {face.tags["n"] for face in faces} == {len(faces) - 1}
+                        assert all(np.array_equal(f.landmarks, ours[len(faces) - 1][0].landmarks) for f in faces)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(pid)
+        assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+        assert os.listdir(tmp_path) == ["pack"]
 
 
 def test_room_for_images_is_taken_as_they_come(tmp_path):

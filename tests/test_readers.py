@@ -72,6 +72,11 @@ def test_a_damaged_pts_is_named_with_its_line(tmp_path, damage, line):
         read_pts(path)
 
 
+def test_a_pts_of_no_points_has_two_columns(tmp_path):
+    (tmp_path / "a.pts").write_text(pts_text(np.zeros((0, 2))))
+    assert read_pts(tmp_path / "a.pts").shape == (0, 2)
+
+
 def test_pts_of_another_markup_or_without_image_are_named(tmp_path):
     picture(tmp_path / "face.png")
     (tmp_path / "face.pts").write_text(pts_text(points(39)))

@@ -356,12 +356,17 @@ def test_a_lock_says_who_holds_it_and_dies_with_its_process(tmp_path):
 
 
 def test_two_processes_on_one_folder_share_the_work(tmp_path):
-    first = process(WORKER, tmp_path)
-    wait_for(tmp_path / "work" / "p-slow-0" / "at work", first)
-    second = process(WORKER, tmp_path)                                  # p-slow-0 is taken: does the other three
-    wait_for(tmp_path / "work" / "p-slow-1" / "at work", second)
-    (tmp_path / "go").write_text("")
-    said = [one.communicate(timeout=60) for one in (first, second)]
+    workers = [process(WORKER, tmp_path)]
+    try:
+        wait_for(tmp_path / "work" / "p-slow-0" / "at work", workers[0])
+        workers.append(process(WORKER, tmp_path))                       # p-slow-0 is taken: does the other three
+        wait_for(tmp_path / "work" / "p-slow-1" / "at work", workers[1])
+        (tmp_path / "go").write_text("")
+        said = [one.communicate(timeout=60) for one in workers]
+    finally:
+        for one in workers:
+            one.kill()
+    first, second = workers
     assert first.returncode == second.returncode == 0, said
     assert f"p-slow-0: {tmp_path}/work/p-slow-0 is held by process {first.pid} on" in said[1][1]
     calls = (tmp_path / "calls").read_text().split()

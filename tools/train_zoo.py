@@ -1,33 +1,41 @@
 """Train the weights that the library ships, on rendered faces only.
 
-    python tools/train_zoo.py hourglass|acenet|tab|scpan|rht|msm [--faces 18000] [--steps 6600] [--device auto]
+    python tools/train_zoo.py NAME [NAME ...] [--faces 18000] [--steps 6600] [--device auto]
+    python tools/train_zoo.py NAME [NAME ...] --batched --wide 4 --seconds 400      on a GPU: all side by side
 
 Renders the training faces once into ``_build/faces``, trains with checkpoints in ``_build/zoo`` (a killed run goes on
 where it stopped), and writes ``facealign_lite/assets/weights/<name>.safetensors`` and ``results/training_<name>.json``.
 """
 
 import argparse
+import itertools
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from facealign_lite import acenet, msm, rht, scpan, tab, zoo
-from facealign_lite.data import Augmentation, Crops, PackedFaces, save_packed
+from facealign_lite.data import Augmentation, BatchedCrops, Crops, Further, Halves, PackedFaces, save_packed
 from facealign_lite.nets import LITE, StackedHourglass, landmark_loss, parameter_count
 from facealign_lite.records import commit, describe_device, write_record
 from facealign_lite.synthetic import SyntheticFaces
-from facealign_lite.training import TrainConfig, fit, reestimate_normalization
+from facealign_lite.training import TrainConfig, reestimate_normalization, steps
 
 ROOT = Path(__file__).resolve().parents[1]
 FACE_SIZE = 160          # pixels rendered; a crop of 128 shows about 120 of them
-SMALL = 64               # crops of the networks that would learn too little in our time from larger ones
 TRAIN_SEED = 1           # of the rendered faces; the test faces have another
-Train = Callable[..., None]      # train(model, data, loss, part="", share=1, pictures=1 in an item, **of TrainConfig)
+REHEARSED = 20           # steps by which a run is timed that has seconds instead of steps
+
+Cut = type[Crops] | type[BatchedCrops]                   # how crops are made: one by one, or in batches on the device
+# train(model, data, loss, part="", share of all steps, images of an item, **of TrainConfig), step by step
+Train = Callable[..., Generator[int, None, None]]
+Making = Generator[int, None, nn.Module]
 
 
 def faces(count: int, workers: int) -> PackedFaces:
@@ -41,63 +49,72 @@ def faces(count: int, workers: int) -> PackedFaces:
 
 # ---- recipes: data in, trained network out ---------------------------------------------------------------------------
 
-def hourglass(samples: PackedFaces, train: Train) -> nn.Module:
+def hourglass(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite stacked hourglass, 68 landmarks, rendered faces only"""
     model = StackedHourglass(LITE)
-    train(model, Crops(samples, LITE.image_size, Augmentation(), seed=0), landmark_loss,
-          batch_size=32, lr=2e-3, ema=0.999)
+    yield from train(model, cut(samples, LITE.image_size, Augmentation(), seed=0), landmark_loss, batch_size=32,
+                     lr=2e-3, ema=0.999)
     return model
 
 
-def ace(samples: PackedFaces, train: Train) -> nn.Module:
+def ace(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite ACE network, 12 anchors and 13 contours, fully supervised on rendered faces only"""
     model, loss = acenet.AceNet(acenet.LITE), acenet.lines_loss(exact="always")
-    data = acenet.TwoDomains(*(Crops(samples, acenet.LITE.image_size, Augmentation(), seed=seed) for seed in (0, 1)))
-    train(model, data, loss, batch_size=16, lr=5e-3)
+    crops = [cut(samples, acenet.LITE.image_size, Augmentation(), seed=seed) for seed in (0, 1)]
+    data = Halves(*crops, "synthetic") if cut is BatchedCrops else acenet.TwoDomains(*crops)
+    images = 2 if cut is BatchedCrops else 1
+    yield from train(model, data, loss, "", 0.9, images, batch_size=16, lr=5e-3)
     # a last stretch with the statistics it will be used with, or unusual faces blow up
-    reestimate_normalization(model, data, epoch=1_000_000)
-    train(model, data, loss, "last", 0.1, batch_size=16, lr=1e-3, frozen_norm=True, seed=1)
+    reestimate_normalization(model, crops[0], epoch=1_000_000)
+    yield from train(model, data, loss, "last", 0.1, images, batch_size=16, lr=1e-3, frozen_norm=True, seed=1)
     return model
 
 
-def boundaries(samples: PackedFaces, train: Train) -> nn.Module:
+def boundaries(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite TAB network, 15 boundaries and 68 landmarks, on rendered faces only, boundaries first"""
     model = tab.TAB(tab.LITE)
-    train(model.scbe, Crops(samples, tab.LITE.image_size, Augmentation(), seed=0), tab.boundary_loss(), "boundaries",
-          batch_size=16, lr=8e-3, ema=0.999)
-    train(model.freeze(), Crops(samples, tab.LITE.image_size, Augmentation(), seed=1), tab.transform_loss(),
-          "landmarks", batch_size=16, lr=5e-3, ema=0.999)
+    yield from train(model.scbe, cut(samples, tab.LITE.image_size, Augmentation(), seed=0), tab.boundary_loss(),
+                     "boundaries", 0.5, batch_size=16, lr=8e-3, ema=0.999)
+    yield from train(model.freeze(), cut(samples, tab.LITE.image_size, Augmentation(), seed=1), tab.transform_loss(),
+                     "landmarks", 0.5, batch_size=16, lr=5e-3, ema=0.999)
     return model
 
 
-def pairs(samples: PackedFaces, train: Train) -> nn.Module:
-    """lite SCPAN of two stages on crops of 64 pixels, 68 landmarks, rendered faces and their disturbed twins only"""
-    config = replace(scpan.LITE.scaled(SMALL), stages=2)        # one SCPA model, see C12
-    model, crops = scpan.Scpan(config), Crops(samples, SMALL, Augmentation(), seed=0)
-    twins = scpan.Pairs(crops, turn=45, scale=(0.75, 1))
-    train(model, twins, scpan.scpan_loss(config), pictures=2, batch_size=8, lr=6e-3, ema=0.995)
+def pairs(samples: PackedFaces, cut: Cut, train: Train) -> Making:
+    """lite SCPAN of two stages, 68 landmarks, rendered faces and their disturbed twins only"""
+    config = replace(scpan.LITE, stages=2)                              # one SCPA model, see C12
+    model, crops = scpan.Scpan(config), cut(samples, config.image_size, Augmentation(), seed=0)
+    twins = scpan.Twins(turn=45, scale=(0.75, 1))
+    data = Further(crops, twins.count, twins) if cut is BatchedCrops else scpan.Pairs(crops, turn=45, scale=(0.75, 1))
+    loss = scpan.scpan_loss(config, labelled_count=sys.maxsize)         # all of them
+    yield from train(model, data, loss, "", 1, 2, batch_size=8, lr=4e-3, ema=0.998)
     return model
 
 
-def borrower(samples: PackedFaces, train: Train) -> nn.Module:
-    """lite RHT on crops of 64 pixels with a ResNet, 68 landmarks, rendered faces only, references among them"""
-    config = rht.LITE.scaled(SMALL)
+def borrower(samples: PackedFaces, cut: Cut, train: Train) -> Making:
+    """lite RHT with a ResNet, 68 landmarks, rendered faces only, references among them"""
+    config = rht.LITE
     model = rht.Rht(config)
     lent = rht.References.of([samples[i] for i in range(0, len(samples), 10)], config.heatmap_size)
-    train(model, rht.Pairs(samples, lent, size=SMALL, augment=Augmentation(), seed=0), rht.rht_loss(config),
-          batch_size=16, lr=6e-3, ema=0.995)
+    if cut is BatchedCrops:
+        data = Further(cut(samples, config.image_size, Augmentation(), seed=0), 1, rht.Lender(lent))
+    else:
+        data = rht.Pairs(samples, lent, size=config.image_size, augment=Augmentation(), seed=0)
+    yield from train(model, data, rht.rht_loss(config), batch_size=16, lr=4e-3, ema=0.998)
     return model
 
 
-def stages(samples: PackedFaces, train: Train) -> nn.Module:
+def stages(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite MSM: generator, two hourglasses on straight crops, and 500 exemplars, rendered faces only"""
     shapes = np.stack([samples[i].landmarks for i in range(len(samples))])
     mean, gan, heat = msm.mean_face(shapes), msm.StGan(), msm.HeatNet()
-    rough = Crops(samples, heat.config.image_size, replace(Augmentation(), shift=0.1), seed=0)
+    rough = cut(samples, heat.config.image_size, replace(Augmentation(), shift=0.1), seed=0)
     # without the adversary, behind which generators straighten less well (chapter 15)
-    train(gan, rough, msm.stgan_loss(gan, torch.from_numpy(mean), adversarial=0), "generator", batch_size=16, lr=1e-3)
-    straight = msm.StraightCrops(Crops(samples, heat.config.image_size, Augmentation(), seed=1), mean)
-    train(heat, straight, landmark_loss, "hourglass", 0.75, batch_size=16, lr=5e-3, ema=0.999)
+    yield from train(gan, rough, msm.stgan_loss(gan, torch.from_numpy(mean), adversarial=0), "generator", 0.5,
+                     batch_size=16, lr=1e-3)
+    straight = msm.StraightBatches if cut is BatchedCrops else msm.StraightCrops
+    straight = straight(cut(samples, heat.config.image_size, Augmentation(), seed=1), mean)
+    yield from train(heat, straight, landmark_loss, "hourglass", 0.5, batch_size=16, lr=5e-3, ema=0.999)
     return msm.Msm.assemble(gan.generator, heat, msm.ShapeDictionary.fit(shapes, 500))
 
 
@@ -106,44 +123,79 @@ RECIPES = {"hourglass": hourglass, "acenet": ace, "tab": boundaries, "scpan": pa
 
 # ---- running them --------------------------------------------------------------------------------------------------
 
-def make(arguments: argparse.Namespace) -> None:
-    """Train one network of ``RECIPES``, ship its weights, write its record."""
-    name, history, images, seconds = arguments.name, [], [], []
+def make(name: str, arguments: argparse.Namespace, total: int, rehearsal: bool = False) -> Generator[int, None, None]:
+    """Train one network of ``RECIPES`` for ``total`` steps in all, ship its weights, write its record."""
+    history, images, seconds = [], [], []
     torch.manual_seed(0)
 
-    def train(model: nn.Module, data, loss: Callable, part: str = "", share: float = 1, pictures: int = 1,
-              **settings) -> None:
-        config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * arguments.steps)), **settings},
+    def train(model: nn.Module, data: Any, loss: Callable, part: str = "", share: float = 1, pictures: int = 1,
+              **settings: Any) -> Generator[int, None, None]:
+        settings["batch_size"] = settings["batch_size"] * arguments.wide // (2 if isinstance(data, Halves) else 1)
+        config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * total)), **settings},
                              device=arguments.device, amp=arguments.amp, workers=arguments.loaders,
-                             checkpoint_every=250, out=ROOT / "_build" / "zoo" / name / part)
-        start, spent = time.time(), config.out / "seconds"
-        history.extend(fit(model, data, loss, config, resume=True))
+                             checkpoint_every=0 if rehearsal else 1000,
+                             out=None if rehearsal else ROOT / "_build" / "zoo" / name / part)
+        start = time.time()
+        history.extend((yield from steps(model, data, loss, config, not rehearsal, progress=not rehearsal)))
         images.append(config.steps * config.batch_size * pictures)
-        if not spent.exists():                                                  # else this part was done before
+        if not (spent := config.out / "seconds").exists():                      # else this part was done before
             spent.write_text(str(time.time() - start))
         seconds.append(float(spent.read_text()))
 
-    model = RECIPES[name](faces(arguments.faces, arguments.workers), train)
+    samples, cut = faces(arguments.faces, arguments.workers), BatchedCrops if arguments.batched else Crops
+    model = yield from RECIPES[name](samples, cut, train)
     facts = dict(what=RECIPES[name].__doc__, data=f"SyntheticFaces({arguments.faces}, size={FACE_SIZE}, "
                                                   f"seed={TRAIN_SEED})",
-                 seeds=[0], budget=dict(steps=arguments.steps, images=sum(images)),
-                 commit=commit(), device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
-                 figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"], history=history[::10]))
+                 seeds=[0], budget=dict(steps=total, images=sum(images)), commit=commit(),
+                 device=describe_device(arguments.device), seconds=round(sum(seconds), 1),
+                 figures=dict(parameters=parameter_count(model), loss=history[-1]["loss"],
+                              history=history[::max(1, len(history) // 14)]))
     zoo.save(model, zoo.FOLDER / f"{name}.safetensors", {k: v for k, v in facts.items() if k != "figures"})
     zoo.write_sums()
     write_record(f"training_{name}", facts)
 
 
+def in_turn(going: dict[str, Generator[int, None, None]], rounds: int | None = None) -> None:
+    """A step of each until all are done, or so many rounds; one that fails says so and leaves the others alone."""
+    for done in itertools.count():
+        if not going or done == rounds:
+            return
+        for name, run in list(going.items()):
+            try:
+                next(run)
+            except StopIteration:
+                print(f"{name} is trained", flush=True)
+                del going[name]
+            except (ValueError, RuntimeError) as error:
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
+                del going[name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("names", choices=list(RECIPES), nargs="+")
     parser.add_argument("--faces", type=int, default=18_000)
-    parser.add_argument("--steps", type=int, default=6_600)
+    parser.add_argument("--steps", type=int, default=6_600, help="of a network, all its parts together")
+    parser.add_argument("--seconds", type=float, help="as many steps as fit, instead; timed before")
+    parser.add_argument("--batched", action="store_true", help="make crops in batches on the device")
+    parser.add_argument("--wide", type=int, default=1, help="times the recipe's batch, at the same rate")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--amp", default="auto", choices=["auto", "bf16", "off"])
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     parser.add_argument("--loaders", type=int, default=1, help="processes that crop")
-    make(parser.parse_args())
+    arguments = parser.parse_args()
+    total, start = arguments.steps, time.monotonic()
+    if arguments.seconds:
+        trial = {name: make(name, arguments, 10**6, rehearsal=True) for name in arguments.names}
+        in_turn(trial, REHEARSED)
+        begin = time.monotonic()
+        in_turn(trial, REHEARSED)
+        each = (time.monotonic() - begin) / REHEARSED
+        for run in trial.values():
+            run.close()
+        total = int((arguments.seconds - (time.monotonic() - start)) / each)
+        print(f"{1e3 * each:.1f} ms a round of {len(arguments.names)} networks: {total} steps each", flush=True)
+    in_turn({name: make(name, arguments, total) for name in arguments.names})
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from facealign_lite import markups
 
 from .files import write_atomic
+from .locks import hold
 from .samples import CONTOUR_POINTS, Sample, box_of, load_image, stacked_contours
 
 FORMAT = 1
@@ -37,6 +38,19 @@ class PackedFaces(Sequence):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        for last in (False, False, False, True):           # another process may put a new pack in its place meanwhile
+            before = _identity(self.path)
+            try:
+                self._read()
+            except (OSError, ValueError):
+                if last or _identity(self.path) == before:
+                    raise
+            else:
+                if _identity(self.path) == before:
+                    return
+        raise OSError(errno.EBUSY, f"{self.path} is being replaced again and again")
+
+    def _read(self) -> None:
         folder, meta = _finished(self.path)
         self.markup, self.tags = meta["markup"], meta["tags"]
         n, points = len(self.tags), markups.get(self.markup).count
@@ -88,8 +102,9 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
     partial.mkdir(parents=True)
     try:
         _write(partial, samples, workers, progress)
-        _refuse_foreign(path)                              # rendering takes hours
-        _swap(partial, path)
+        with hold(path.with_name(f".{path.name}.lock"), wait=True):
+            _refuse_foreign(path)                          # rendering takes hours
+            _swap(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return PackedFaces(path)
@@ -98,6 +113,17 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
 def _aside(path: Path) -> Path:
     """Where the old pack waits while the new one takes its name."""
     return path.with_name(f".{path.name}.old")
+
+
+def _identity(path: Path) -> list[tuple[int, int, int] | None]:
+    """Tells one pack of that name from the next."""
+    def of(folder: Path) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(folder / "pack.json")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+    return [of(path), of(_aside(Path(os.path.realpath(path))))]
 
 
 def _is_pack(path: Path) -> bool:

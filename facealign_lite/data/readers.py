@@ -44,7 +44,7 @@ def read_pts(path: str | Path) -> NDArray[np.float64]:
     body = lines[3:]
     if len(body) != count + 1 or body[-1][1] != "}":
         raise ValueError(f"{path}, line {lines[-1][0]}: wanted {count} points and '}}', got {len(body)} lines")
-    return np.array([_numbers(line.split(), 2, path, i) for i, line in body[:-1]]) - 1
+    return np.reshape([_numbers(line.split(), 2, path, i) for i, line in body[:-1]], (count, 2)) - 1.0
 
 
 def read_300w(folder: str | Path, markup: str = "68") -> list[Sample]:
@@ -318,7 +318,7 @@ def inventory(root: str | Path) -> list[dict[str, object]]:
             rows.append({"set": name, "faces": faces, "missing": "; ".join(str(each.message) for each in said)})
         except FileNotFoundError:
             rows.append({"set": name, "faces": 0, "missing": f"{folder}: {wanted}"})
-        except (ValueError, ImportError) as error:
+        except (ValueError, OSError, ImportError) as error:
             rows.append({"set": name, "faces": 0, "missing": str(error)})
     return rows
 

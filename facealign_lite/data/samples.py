@@ -169,11 +169,14 @@ def load_image(source: Any) -> NDArray[np.uint8]:
 
 def _bytes(path: Path) -> bytes:
     """Of an ordinary file: a pipe or a device would never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EISDIR if path.is_dir() else errno.EINVAL, "must be an ordinary file", os.fspath(path))
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+    data = b""
+    if found.st_size <= MAX_BYTES:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)                                    # what /proc holds has no size before
+    if max(found.st_size, len(data)) > MAX_BYTES:
         raise ValueError(f"{path} must be an image of at most {MAX_BYTES} bytes")
     return data
 

@@ -1,7 +1,8 @@
 """Every public door under wrong arguments: what comes out is an answer or a ValueError, an OSError or a TypeError.
 
-An answer of NaN is none, unless NaN went in at a door that says it passes. ``ABUSE_CASES`` is the number of cases a
-door, 25 if it is not set; ``make soak`` sets 10,000. A failure names the door and the seed that repeats it.
+An answer of NaN is none, unless NaN, or what squares to infinity, went in at a door that says it passes.
+``ABUSE_CASES`` is the number of cases a door, 25 if it is not set; ``make soak`` sets 10,000. A failure names the door
+and the seed that repeats it.
 """
 
 import os
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from facealign_lite import data, geometry, heatmaps, markups, metrics, plots, zoo
+from facealign_lite import contours, data, geometry, heatmaps, markups, metrics, plots, zoo
 from facealign_lite.data import files
 from facealign_lite.nets import HourglassConfig, StackedHourglass
 from facealign_lite.synthetic import SyntheticFaces
@@ -84,6 +85,11 @@ DOORS = {
     "soft_argmax": (heatmaps.decode, (HEAT, "soft_argmax"), False), "peak": (heatmaps.peak, (HEAT,), False),
     "to_heatmap": (heatmaps.to_heatmap, (FACE, 128, (32, 24)), True),
     "to_image": (heatmaps.to_image, (FACE, 32, 128), True),
+    "contour_encode": (contours.encode, (LINE[None], 24, 1.5), False),
+    "stack": (contours.stack, ([LINE, LINE[:4]],), True),
+    "contourness": (contours.contourness, (torch.tensor(HEAT), 2.0), True),
+    "extract": (contours.extract, (HEAT, 3.0, 0.2, 0.4), False),
+    "join": (contours.join, ([LINE, LINE + 3], 4.0), False),
     "load_image": (pixels, (IMAGE,), False), "grey": (data.grey, (IMAGE,), True),
     "flip": (data.flip, (IMAGE, FACE, "68"), True), "crop": (data.crop, (IMAGE, MAP, 16), True),
     "crop_matrix": (data.crop_matrix, (BOX, 16, 0.3, 0.1, np.array([0.1, 0.0]), 1.1), False),
@@ -120,7 +126,7 @@ def attempt(rng, function, good, passes):
         return None
     except Exception as error:      # noqa: BLE001    the very thing that is looked for
         return f"{type(error).__name__}: {error} for {_brief(arguments)}"
-    if has_no_number(answer) and not (passes and has_no_number(arguments)):
+    if has_no_number(answer) and not (passes and has_no_number(arguments, 1e30)):
         return f"NaN or infinity without a word for {_brief(arguments)}"
     return None
 

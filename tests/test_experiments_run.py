@@ -1,0 +1,109 @@
+"""One arm of every kind in every paper, from faces to record, with networks and faces as small as they can be."""
+
+import numpy as np
+import pytest
+
+from experiments import acenet, acenet_photos, hourglass, msm, rht, scpan, scpan_photos, tab
+from facealign_lite import records
+from facealign_lite.data import Sample, save_packed
+from facealign_lite.msm import ShapeDictionary, canonical
+from facealign_lite.synthetic import SyntheticFaces
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return save_packed(tmp_path_factory.mktemp("faces") / "pack", SyntheticFaces(5, 64, 2))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    rng = np.random.default_rng(0)
+    return [Sample(rng.integers(0, 255, (96, 96), np.uint8), rng.uniform(20, 76, (68, 2))) for _ in range(4)]
+
+
+def short(paper, **more):
+    """A budget of two steps."""
+    lite = paper.BUDGETS["lite"]
+    return lite | {name: 2 for name in lite if "steps" in name} | {"batch_size": 4, "amp": "off"} | more
+
+
+def run(paper, budget, names, folder):
+    """Records of some arms, by name of the arm."""
+    arms = paper.arms(budget, "cpu")
+    found = records.run_arms("p", {name: arms[name] for name in names}, [0], paper.WHAT, "d", budget, folder,
+                             folder / "work", "cpu")
+    assert [record["arm"] for record in found.values()] == list(names)
+    return {record["arm"]: record for record in found.values()}
+
+
+def test_hourglass(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(hourglass, "pack", lambda folder, name, budget: faces)
+    monkeypatch.setattr(hourglass, "benchmark", lambda size: faces)
+    found = run(hourglass, {"steps": 2, "batch_size": 2}, ["all", "none"], tmp_path)
+    assert found["all"]["figures"]["nme"] != found["none"]["figures"]["nme"]
+    assert found["all"]["history"]["."][-1]["step"] == 2 and len(found["all"]["figures"]["errors"]) == 5
+
+
+def test_acenet(tmp_path, monkeypatch):
+    monkeypatch.setattr(acenet, "SETS", {name: (look, 3, seed) for name, (look, _, seed) in acenet.SETS.items()})
+    budget = short(acenet, image_size=64, face_size=64)
+    found = run(acenet, budget, ["ace", "line_half", "landmarks", "gt68_line"], tmp_path)
+    assert set(found["ace"]["history"]) == {".", "last"} and found["gt68_line"]["history"] == {}
+    assert found["line_half"]["figures"]["images_a_step"] == 2
+    drawn = found["gt68_line"]["figures"]
+    assert np.mean(drawn["errors"]) == pytest.approx(drawn["nme_ac"], abs=1e-5)
+    assert np.mean(drawn["errors_chin"]) == pytest.approx(drawn["nme_ac_chin"], abs=1e-5)
+
+
+def test_acenet_photos(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(acenet_photos, "photos", lambda folder: (photos, photos))
+    budget = short(acenet, image_size=64, face_size=64, faces=3)
+    assert acenet_photos.data(budget) == "4 photos of 68 landmarks; 3 rendered faces; test on 4 photos of 68 landmarks"
+    found = run(acenet_photos, budget, ["ace", "line"], tmp_path)
+    assert all(np.isfinite(record["figures"]["nme_ac"]) for record in found.values())
+
+
+def test_tab_reads_the_boundary_part_of_its_seed(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(tab, "pack", lambda folder, name, budget: faces)
+    found = run(tab, short(tab), ["vgg", "fusion0"], tmp_path)
+    assert found["vgg"]["figures"]["boundary_mse"] == found["fusion0"]["figures"]["boundary_mse"]
+
+
+def test_scpan_photos(faces, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(scpan_photos, "photos", lambda folder: (photos, photos))
+    monkeypatch.setattr(scpan, "pack", lambda folder, name, budget: faces)
+    assert scpan_photos.data({}) == "SyntheticFaces(3000, seed=2) with labels; 4 photos without; test on 4 photos"
+    found = run(scpan_photos, short(scpan, pairs_a_step=2), ["photos", "labels_half"], tmp_path)
+    assert found["labels_half"]["figures"]["pairs"] == 1 and len(found["photos"]["figures"]["errors"]) == 4
+
+
+def test_rht(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(rht, "pack", lambda folder, name, budget: faces)
+    monkeypatch.setattr(rht, "chosen", lambda folder, way, budget: np.array([1, 2, 3, 4, 0]))
+    found = run(rht, short(rht), ["blocks", "rht", "wrong"], tmp_path)
+    assert {f"nme_{name}" for name in rht.LENDERS} < set(found["rht"]["figures"])
+    lent = found["rht"]["figures"]
+    assert np.mean(lent["errors_least"]) == pytest.approx(lent["nme_least"], abs=1e-5)
+
+
+def test_the_faces_that_lend_are_asked_once(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(rht, "pack", lambda folder, name, budget: faces)
+    asked = []
+    monkeypatch.setattr(rht.rht, "choose", lambda way, test, bank: asked.append(way) or np.arange(len(test)))
+    for _ in range(2):
+        assert rht.chosen(tmp_path, "most", {}).tolist() == [0, 1, 2, 3, 4]
+    assert asked == ["most"]
+
+
+def test_msm(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(msm, "pack", lambda folder, name, budget: faces)
+    shapes = canonical(np.stack([faces[i].landmarks for i in range(len(faces))]))
+    monkeypatch.setattr(msm, "dictionary", lambda folder, n, budget: ShapeDictionary(shapes))
+    found = run(msm, short(msm), ["stgan_hg", "pure_hg", "stgan", "regression"], tmp_path)
+    figures = found["stgan_hg"]["figures"]
+    for name in ("", "_every", "_every_40", "_N_500", "_t_0.4_0.6"):
+        assert np.mean(figures[f"errors{name}"]) == pytest.approx(figures[f"nme{name}"], abs=1e-4)
+    assert {"rotation", "before_rotation"} < set(found["stgan"]["figures"])
+    # the landmark network is that of the other arm, trained once
+    assert found["stgan_hg"]["history"]["."] and found["pure_hg"]["history"] == {}
+    assert found["pure_hg"]["figures"]["nme"] != figures["nme"]

@@ -145,7 +145,8 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: floa
             points = torch.where(labelled[:, None, None, None] > 0, points, torch.zeros_like(points))
         known = count if labelled_count is None else min(labelled_count, count)
         if known:
-            terms = supervised_terms(_first(said, 2 * known), points[:known].flatten(0, 1), size, boundaries, **how)
+            some = said if known == count else _first(said, 2 * known)
+            terms = supervised_terms(some, points[:known].flatten(0, 1), size, boundaries, **how)
             # of picture and twin
             parts = {name: getattr(weights, name) * _mean(term.unflatten(0, (known, 2)).sum(1), labelled)
                      for name, term in terms.items()}

@@ -357,7 +357,7 @@ def calibration_terms(said: Maps, linear: Tensor, flip: Sequence[int], boundary_
     Source: SCPAN Eq. 17, as summed in Eq. 19 and 20.
     """
     stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))[:-1]
-    rows = [_calibrated(maps[0::2], maps[1::2], linear, order, divergence, width)
+    rows = [_calibrated(*maps.unflatten(0, (len(linear), 2)).unbind(1), linear, order, divergence, width)
             for heat, confidence, width in stages for maps, order in ((heat, flip), (confidence, boundary_flip))]
     return sum(rows, linear.new_zeros(len(linear)))
 

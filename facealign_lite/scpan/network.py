@@ -197,10 +197,9 @@ class Scpan(nn.Module):
     def _maps(self, said: list[Tensor]) -> Maps:
         landmarks, boundaries = self.config.landmarks, len(self.config.boundaries)
         *earlier, last = (maps.float() for maps in said)
-        last, fields = last[:, :landmarks + boundaries], last[:, landmarks + boundaries:]
-        heat = [_heat(maps) for maps in (*earlier, last)]
-        return Maps([maps[:, :landmarks] for maps in heat], [maps[:, landmarks:] for maps in heat],
-                    fields.unflatten(1, (boundaries, 2)))
+        last, fields = last.split([landmarks + boundaries, 2 * boundaries], 1)
+        heat = [_heat(maps).split([landmarks, boundaries], 1) for maps in (*earlier, last)]
+        return Maps([points for points, _ in heat], [lines for _, lines in heat], fields.unflatten(1, (boundaries, 2)))
 
 
 def read(said: Maps, config: ScpanConfig) -> tuple[Tensor, Tensor]:

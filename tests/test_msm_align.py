@@ -81,7 +81,8 @@ def test_what_lies_under_a_card_is_doubted(hidden):
     """Youden's J of "reliable" as an answer to "not covered"; with r = 2 and the paper's thresholds it was 0.1."""
     network, found, covered = hidden
     assert found.reliable[~covered].float().mean() - found.reliable[covered].float().mean() > 0.4
-    assert found.scores[~covered].mean() > found.scores[covered].mean() + 0.2
+    # how often a landmark that is seen scores higher than one that is covered
+    assert (found.scores[~covered][:, None] > found.scores[covered]).float().mean() > 0.8
 
 
 def test_scores_tell_walls_and_noise_from_faces(hidden):

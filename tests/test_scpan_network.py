@@ -1,11 +1,13 @@
 """SCPAN's network, its pairs and its objective as a whole."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from capture import assert_capturable
+from safetensors.torch import save_file
 
 from facealign_lite import heatmaps, markups, nets, scpan, zoo
 from facealign_lite.data import BatchedCrops, Crops, Further, Halves, Sample
@@ -366,9 +368,14 @@ def test_lengths_are_shares_of_the_map():
     assert scpan.PAPER.scaled(128).reach is None and scpan.LITE.sigmas == (0.75, 0.75, 0.75, 1.5)
 
 
-def test_old_files_are_read_as_they_were_trained():
-    """The shipped file was written before lengths were in the configuration: R 5, r 3, sigma 1.5 on maps of 32."""
-    config = zoo.load("scpan", "cpu").config
+def test_old_files_are_read_as_they_were_trained(tmp_path):
+    """Files written before lengths were in the configuration: R 5, r 3, sigma 1.5 on maps of any size."""
+    model, path = Scpan(ScpanConfig(image_size=64, stages=2)), tmp_path / "old.safetensors"
+    fields = {name: getattr(model.config, name) for name in ("landmarks", "image_size", "in_channels", "channels",
+                                                             "stages", "depth", "stem", "bali", "attention")}
+    metadata = {"format": zoo.FORMAT, "architecture": "Scpan", "config": json.dumps(fields)}
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path, metadata)
+    config = zoo.read(path)[0].config
     assert (config.image_size, config.reading, config.square, config.window, config.reach, config.within) == (
         64, "votes", 5, 3, 1.5, 5)
     assert config.sigmas == (1.5, 1.5)

@@ -246,6 +246,7 @@ def _heat(logits: Tensor) -> Tensor:
 
 def _logits(heat: Tensor) -> Tensor:
     """Logits whose softmax is the heat, a distribution over the pixels of each map."""
+    heat = heat.float()                                                 # a logarithm of half precision is a coarse one
     return heat.clamp(min=torch.finfo(heat.dtype).tiny).log()
 
 

@@ -14,6 +14,8 @@ from book import build, executed
 from book.executed import ROOT, NotebookError, chosen, fingerprint, is_fresh, notebooks, parameters, run
 
 BY_NAME = pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
+COLUMN = 79                                                      # characters of a line of code on the page
 
 
 def code(path, tag=None):
@@ -133,3 +135,11 @@ def test_make_hands_the_budget_on():
                               input="include Makefile\nshow:\n\t@echo $$BUDGET\n", capture_output=True, text=True,
                               env={k: v for k, v in os.environ.items() if k != "BUDGET"})
         assert done.stdout.split() == [wanted]
+
+
+@BY_NAME
+def test_visible_code_fits_the_column(path):
+    cells = [c for c in nbformat.read(path, 4).cells
+             if c.cell_type == "code" and not HIDDEN & set(c.metadata.get("tags", []))]
+    long = [line for c in cells for line in c.source.splitlines() if len(line) > COLUMN]
+    assert not long, f"{len(long)} lines are over {COLUMN} characters, the first: {long[0]}"

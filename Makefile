@@ -1,5 +1,6 @@
 # make book    run the notebooks that have not run yet and build the book
-# make test    the same, then every test
+# make book BUDGET=gpu    the same, with the chapters' trainings at the size of a graphics card
+# make test    the same as make book, then every test
 # make soak    ten thousand wrong calls at every public door, and as many damaged files
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
@@ -8,6 +9,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+BUDGET ?= lite
+export BUDGET
 
 .PHONY: book test soak lab claims reproduce clean
 book: .venv/ready

@@ -1,6 +1,7 @@
 """``make book``: run the notebooks whose runs no longer fit, write the ledger pages, build the HTML.
 
-With nothing changed since the last build, it only says where the book is.
+With nothing changed since the last build, it only says where the book is. ``make book BUDGET=gpu`` runs the chapters'
+trainings at the size of a graphics card.
 """
 
 import subprocess
@@ -8,8 +9,10 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from facealign_lite.training import BUDGETS
+
 from . import assets, ledgers
-from .executed import ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
+from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
 
 INDEX = ROOT / "_build" / "html" / "index.html"
 MARK = ROOT / "_build" / "html.sha256"  # what the HTML was built from
@@ -45,6 +48,9 @@ def _try(path: Path) -> NotebookError | None:
 
 
 def main() -> int:
+    if BUDGET not in BUDGETS:
+        print(f"BUDGET must be one of {' '.join(BUDGETS)}, got {BUDGET}", file=sys.stderr)
+        return 2
     with ThreadPoolExecutor(1) as aside:
         fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
         failures = run_stale()

@@ -3,6 +3,7 @@
 A run is kept beside a fingerprint of all its outputs depend on; while that fits, the run is used again.
 """
 
+import ast
 import hashlib
 import os
 import shutil
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import nbformat
 
+from facealign_lite.training import BUDGETS
+
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ROOT / "_build" / "executed"
 CELL_TIMEOUT = int(os.environ.get("NOTEBOOK_CELL_TIMEOUT", "600"))  # seconds
+BUDGET = os.environ.get("BUDGET", "lite")  # of the chapters' trainings, see facealign_lite.training.BUDGETS
 
 
 class NotebookError(RuntimeError):
@@ -24,6 +28,24 @@ class NotebookError(RuntimeError):
 
 def notebooks() -> list[Path]:
     return sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def parameters(notebook: Path) -> set[str]:
+    """Names that the notebook's ``parameters`` cell sets."""
+    cells = [cell for cell in _code(nbformat.read(notebook, 4)) if "parameters" in cell.metadata.get("tags", [])]
+    lines = [node for cell in cells for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    return {target.id for node in lines for target in node.targets if isinstance(target, ast.Name)}
+
+
+def chosen(notebook: Path) -> dict[str, str]:
+    """Parameters that a run of this notebook is given: another budget than the notebook's own, if it has one.
+
+    Raises:
+        ValueError: if no such budget is known.
+    """
+    if BUDGET not in BUDGETS:
+        raise ValueError(f"BUDGET must be one of {BUDGETS}, got {BUDGET!r}")
+    return {"budget": BUDGET} if BUDGET != BUDGETS[0] and "budget" in parameters(notebook) else {}
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -43,8 +65,10 @@ def _shared() -> str:
 
 
 def fingerprint(notebook: Path) -> str:
-    """Hash of all a run depends on: notebook, library with its assets, experiments, records, claims, pins, Python."""
-    return hashlib.sha256(f"{sys.version_info[:2]} {_shared()} {digest([notebook])}".encode()).hexdigest()
+    """Hash of all a run depends on: notebook, library with its assets, experiments, records, claims, pins, Python,
+    and the budget where there is something to be trained."""
+    given = "".join(f" {name}={value}" for name, value in chosen(notebook).items())
+    return hashlib.sha256(f"{sys.version_info[:2]} {_shared()} {digest([notebook])}{given}".encode()).hexdigest()
 
 
 def is_fresh(notebook: Path) -> bool:
@@ -68,7 +92,7 @@ def run(notebook: Path) -> None:
     mark.unlink(missing_ok=True)
     before = fingerprint(notebook)
     try:
-        papermill.execute_notebook(notebook, out, cwd=notebook.parent, kernel_name="python3",
+        papermill.execute_notebook(notebook, out, chosen(notebook), cwd=notebook.parent, kernel_name="python3",
                                    execution_timeout=CELL_TIMEOUT, progress_bar=False,
                                    extra_arguments=["--log-level=ERROR"])     # a local kernel needs no encryption
     except papermill.PapermillExecutionError as error:
@@ -82,8 +106,8 @@ def run(notebook: Path) -> None:
 def hand_over() -> None:
     """Fill the book's cache with the kept runs, so that Sphinx runs nothing.
 
-    The cache finds a notebook by its code cells with their metadata, to which papermill adds: so outputs are moved
-    onto the source notebook first.
+    The cache finds a notebook by its code cells with their metadata, to which papermill adds, as it adds a cell of the
+    parameters it was given: so outputs are moved onto the source notebook first.
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -93,7 +117,8 @@ def hand_over() -> None:
     cache = get_cache(str(where))
     for path in notebooks():
         source, done = nbformat.read(path, 4), nbformat.read(EXECUTED / path.name, 4)
-        for cell, run_cell in zip(_code(source), _code(done), strict=True):
+        ran = [cell for cell in _code(done) if "injected-parameters" not in cell.metadata.get("tags", [])]
+        for cell, run_cell in zip(_code(source), ran, strict=True):
             cell.outputs, cell.execution_count = run_cell.outputs, run_cell.execution_count
         for key in {"widgets", "language_info"} & set(done.metadata):
             source.metadata[key] = done.metadata[key]

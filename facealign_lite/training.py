@@ -38,6 +38,7 @@ CHECKPOINT = "checkpoint.safetensors"
 FREE = ("device", "out", "checkpoint_every", "workers", "capture", "compile")
 WARM = 3                       # steps on a GPU before the capture: libraries choose their kernels, moments are made
 AHEAD = 4                      # batches whose draws are made in advance
+BUDGETS = ("lite", "gpu")      # of what the book trains: for two CPU cores, or for a graphics card
 PATIENCE = timedelta(minutes=5)  # that processes of one launch wait for each other
 
 Result = TypeVar("Result")
@@ -153,6 +154,25 @@ def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: T
     with alone:
         yield from run.go(resume, progress)
     return run.history
+
+
+def of_budget(budget: str, amounts: Mapping[str, Result] | Result) -> Result:
+    """What of ``amounts`` a budget has: ``of_budget("gpu", {"lite": 120, "gpu": 4000})`` is 4000.
+
+    Args:
+        budget: "lite" or "gpu".
+        amounts: one for each budget; what is no mapping holds for both.
+
+    Raises:
+        ValueError: for another budget, or one that ``amounts`` has not.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"budget must be one of {BUDGETS}, got {budget!r}")
+    if not isinstance(amounts, Mapping):
+        return amounts
+    if budget not in amounts:
+        raise ValueError(f"amounts must have one for the budget {budget!r}, got {dict(amounts)}")
+    return amounts[budget]
 
 
 def complete(going: Generator[int, None, Result]) -> Result:

@@ -1,5 +1,7 @@
 """Every notebook runs from top to bottom in a fresh kernel, through papermill, and is kept in git without outputs."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -8,9 +10,36 @@ import nbformat
 import pytest
 import yaml
 
-from book.executed import ROOT, NotebookError, is_fresh, notebooks, run
+from book import build, executed
+from book.executed import ROOT, NotebookError, chosen, fingerprint, is_fresh, notebooks, parameters, run
 
 BY_NAME = pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
+HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
+COLUMN = 79                                                      # characters of a line of code on the page
+
+
+def code(path, tag=None):
+    """All code of a chapter as one program; without the cells of that tag, which a reader's budget replaces."""
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    return ast.parse("\n".join(c.source for c in cells if tag not in c.metadata.get("tags", [])))
+
+
+def called(tree, *names):
+    """Calls of functions of those names, with or without the name of their module."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [c for c in calls if getattr(c.func, "id", getattr(c.func, "attr", None)) in names]
+
+
+def learns(path):
+    """Whether a chapter trains a network: by ``training``, or by an optimiser of a network's parameters."""
+    tree = code(path)
+    taken = [a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             and node.module == "facealign_lite.training" for a in node.names]
+    own = [c for c in called(tree, "SGD", "Adam", "AdamW") if called(c, "parameters")]
+    return bool({"fit", "steps", "TrainConfig"} & set(taken) or own)
+
+
+TRAINED = [path for path in notebooks() if learns(path)]
 
 
 def test_chapters_are_numbered_and_in_the_book():
@@ -49,3 +78,68 @@ def test_has_exercises_with_hidden_solutions_that_run(path):
     assert exercises, "a chapter ends with exercises"
     solutions = [c for c in cells[exercises[0]:] if c.cell_type == "code" and c.source.strip()]
     assert any({"hide-input", "hide-cell"} & set(c.metadata.get("tags", [])) for c in solutions)
+
+
+def test_chapters_that_train_are_found():
+    assert {path.stem[:2] for path in TRAINED} == {"01", "02", "03", "05", "08", "10", "12", "13"}
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda p: p.stem)
+def test_trains_where_and_for_as_long_as_it_is_told(path):
+    assert {"device", "budget"} <= parameters(path)
+    [cell] = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    set_to = {}
+    exec(cell.source, set_to)
+    assert (set_to["device"], set_to["budget"]) == ("auto", "lite")
+    amounts = {name: value for name, value in set_to.items() if isinstance(value, dict) and "gpu" in value}
+    assert any("steps" in name for name in amounts)
+    tree = code(path, "parameters")
+    taken = called(tree, "of_budget")                            # chooses of each amount
+    assert all(getattr(c.args[0], "id", None) == "budget" for c in taken)
+    assert set(amounts) <= {getattr(c.args[1], "id", None) for c in taken}
+    assert all(value["lite"] < value["gpu"] for value in amounts.values())
+    given = [{k.arg: k.value for k in c.keywords} for c in called(tree, "TrainConfig")]
+    assert all(getattr(words.get("device"), "id", None) == "device" for words in given)
+    assert given or called(tree, "pick_device")
+    assert all(getattr(c.args[0], "id", None) == "device" for c in called(tree, "pick_device"))
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda p: p.stem)
+def test_another_budget_is_refused_at_once(path):
+    """The first cell that asks for the budget says what it may be."""
+    ask = next(node for node in code(path, "parameters").body if called(node, "of_budget"))
+    [cell] = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    words = {}
+    exec(f"from facealign_lite.training import of_budget\n{cell.source}\nbudget = 'large'", words)
+    with pytest.raises(ValueError, match="budget must be one of .*'lite', 'gpu'.*, got 'large'"):
+        exec(compile(ast.Module([ask], []), path.name, "exec"), words)
+
+
+def test_the_book_takes_a_budget(monkeypatch, capsys):
+    trained, plain = TRAINED[0], next(path for path in notebooks() if path not in TRAINED)
+    before = [fingerprint(trained), fingerprint(plain)]
+    assert chosen(trained) == {}
+    monkeypatch.setattr(executed, "BUDGET", "gpu")
+    assert (chosen(trained), chosen(plain)) == ({"budget": "gpu"}, {})
+    assert fingerprint(trained) != before[0] and fingerprint(plain) == before[1]
+    for module in (executed, build):
+        monkeypatch.setattr(module, "BUDGET", "large")
+    with pytest.raises(ValueError, match="BUDGET must be one of .*, got 'large'"):
+        chosen(plain)
+    assert build.main() == 2 and "BUDGET must be one of lite gpu, got large" in capsys.readouterr().err
+
+
+def test_make_hands_the_budget_on():
+    for words, wanted in (([], "lite"), (["BUDGET=gpu"], "gpu")):
+        done = subprocess.run(["make", "--no-print-directory", "-f", "-", "show", *words], cwd=ROOT, check=True,
+                              input="include Makefile\nshow:\n\t@echo $$BUDGET\n", capture_output=True, text=True,
+                              env={k: v for k, v in os.environ.items() if k != "BUDGET"})
+        assert done.stdout.split() == [wanted]
+
+
+@BY_NAME
+def test_visible_code_fits_the_column(path):
+    cells = [c for c in nbformat.read(path, 4).cells
+             if c.cell_type == "code" and not HIDDEN & set(c.metadata.get("tags", []))]
+    long = [line for c in cells for line in c.source.splitlines() if len(line) > COLUMN]
+    assert not long, f"{len(long)} lines are over {COLUMN} characters, the first: {long[0]}"

@@ -23,6 +23,7 @@ from facealign_lite.training import (
     TrainConfig,
     fit,
     learning_rate,
+    of_budget,
     read_checkpoint,
     reestimate_normalization,
     steps,
@@ -528,3 +529,13 @@ def test_frozen_statistics_stay_and_weights_learn():
         assert torch.equal(before["0.running_mean"], after["0.running_mean"]) == frozen
         assert not torch.equal(before["1.weight"], after["1.weight"])
         assert not torch.equal(before["0.weight"], after["0.weight"])
+
+
+def test_a_budget_names_one_of_the_amounts():
+    assert [of_budget(name, {"lite": 120, "gpu": 4000}) for name in ("lite", "gpu")] == [120, 4000]
+    assert of_budget("gpu", 7) == 7                             # what was set by hand holds at both
+    for budget in ("full", None, "LITE"):
+        with pytest.raises(ValueError, match="budget must be one of .*'lite', 'gpu'.*, got"):
+            of_budget(budget, {"lite": 120, "gpu": 4000})
+    with pytest.raises(ValueError, match="amounts must have one for the budget 'gpu'"):
+        of_budget("gpu", {"lite": 120})

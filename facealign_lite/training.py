@@ -40,6 +40,7 @@ WARM = 3                       # steps on a GPU before the capture: libraries ch
 AHEAD = 4                      # batches whose draws are made in advance
 BUDGETS = ("lite", "gpu")      # of what the book trains: for two CPU cores, or for a graphics card
 PATIENCE = timedelta(minutes=5)  # that processes of one launch wait for each other
+COLUMNS = ("step", "lr", "gradient_norm")   # of the history, which no loss may be named
 
 Result = TypeVar("Result")
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor | Mapping[str, Tensor]]
@@ -78,36 +79,61 @@ class TrainConfig:
     out: str | Path | None = None              # folder of the checkpoint; None saves nothing
 
     def __post_init__(self) -> None:
+        def keep(name: str, value: Any) -> None:                                # NumPy's numbers are no JSON
+            object.__setattr__(self, name, value)
         for name, least in (("steps", 1), ("batch_size", 1), ("log_every", 1), ("checkpoint_every", 0), ("workers", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral):
-            raise ValueError(f"seed must be a whole number, got {self.seed!r}")
+            keep(name, int(value))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be a whole number in [0, 2**32), got {self.seed!r}")
+        keep("seed", int(self.seed))
         for name, least, below in (("lr", 0, math.inf), ("weight_decay", 0, math.inf), ("clip", 0, math.inf),
                                    ("warmup", 0, 1), ("ema", 0, 1), ("floor", 0, 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value < below:
                 raise ValueError(f"{name} must be a number in [{least}, {below}), got {value!r}")
+            keep(name, value if isinstance(value, int) else float(value))
+        for name in ("frozen_norm", "capture", "compile"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            keep(name, bool(getattr(self, name)))
+        if self.out is not None and (not isinstance(self.out, (str, os.PathLike)) or not str(self.out)):
+            raise ValueError(f"out must be a folder or None, got {self.out!r}")
         if self.lr == 0:
             raise ValueError("lr must be positive, got 0")
         for name, known in (("optimizer", ("adamw", "adam")), ("schedule", ("cosine", "steps")),
                             ("amp", ("auto", "bf16", "off"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
-        times = tuple(self.milestones)
-        if any(not 0 < t < 1 for t in times) or list(times) != sorted(set(times)):
+        if self.device != "auto":
+            try:
+                torch.device(self.device)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"device must be auto or one that torch knows, got {self.device!r}") from error
+        for name in ("milestones", "factors"):
+            try:
+                keep(name, tuple(float(value) for value in getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} must be numbers, got {getattr(self, name)!r}") from error
+        if any(not 0 < t < 1 for t in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must be rising shares of the steps, in (0, 1), got {self.milestones}")
-        if len(self.factors) != len(times) or any(not 0 < f < math.inf for f in self.factors):
-            raise ValueError(f"factors must be {len(times)} positive numbers, one for each milestone, "
+        if len(self.factors) != len(self.milestones) or any(not 0 < f < math.inf for f in self.factors):
+            raise ValueError(f"factors must be {len(self.milestones)} positive numbers, one for each milestone, "
                              f"got {self.factors}")
-        if any(not 0 <= f < math.inf for f in self.rates.values()):
-            raise ValueError(f"rates must not be negative or infinite, got {dict(self.rates)}")
+        if not isinstance(self.rates, Mapping) or any(
+                not isinstance(name, str) or isinstance(f, bool) or not isinstance(f, numbers.Real)
+                or not 0 <= f < math.inf for name, f in self.rates.items()):
+            raise ValueError(f"rates must be numbers by name, not negative or infinite, got {self.rates!r}")
+        keep("rates", {name: float(f) for name, f in self.rates.items()})
 
 
 def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
         resume: bool = False, progress: bool = True) -> list[dict[str, float]]:
     """Train ``model`` in place; on return it is in eval mode, with the averaged weights if ``config.ema``.
+
+    A run that ends by an exception leaves it in training mode, with the weights of its last step.
 
     Step t sees a batch that depends on (seed, t) alone, so on a CPU a run that was killed and resumed ends with the
     same bits as one that was not. Under ``torchrun`` every process takes its share of each batch.
@@ -119,7 +145,7 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             ``data.Crops`` has, is asked for fresh augmentation each epoch. One with ``draws(keys)`` and
             ``batch(draws)``, as ``data.BatchedCrops`` has, makes its batches on the device. One with ``order(rng)``
             says in which order its items come in an epoch; others are shuffled.
-        loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed.
+        loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed, with names that the history has not.
         config: the run.
         resume: continue from the checkpoint in ``config.out`` if there is one.
         progress: show a bar.
@@ -197,28 +223,35 @@ def reestimate_normalization(model: nn.Module, data: Dataset | Sequence[Any], ba
         epoch: asked for, where ``data`` has a method ``at``.
 
     Raises:
-        ValueError: if ``data`` is empty or there are no batches.
+        ValueError: if ``data`` is empty, a number is too small, or the model has no parameters.
 
     Source: Li, Wang, Shi, Liu, Hou: Revisiting Batch Normalization for Practical Domain Adaptation, 2016.
     """
-    if len(data) == 0 or batches < 1 or batch_size < 2:
-        raise ValueError(f"data must not be empty, batches at least 1 and batch_size at least 2, got {len(data)}, "
-                         f"{batches} and {batch_size}")
+    for name, value, least in (("batches", batches, 1), ("batch_size", batch_size, 2), ("epoch", epoch, 0)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if len(data) == 0:
+        raise ValueError("data must not be empty")
+    device = next((parameter.device for parameter in model.parameters()), None)
+    if device is None:
+        raise ValueError(f"model must have parameters, {type(model).__name__} has none")
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    was, device = model.training, next(model.parameters()).device
+    momenta, modes = [norm.momentum for norm in norms], [(module, module.training) for module in model.modules()]
     data = data.to(device) if _is_batched(data) else data
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None                                                    # a plain mean over all batches
-        norm.train()
-    for k in range(batches):
-        keys = [(epoch, i % len(data)) for i in range(k * batch_size, (k + 1) * batch_size)]
-        model(*model_inputs(model, _fetched(data, keys, device), device))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    model.train(was)
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None                                                # a plain mean over all batches
+            norm.train()
+        for k in range(batches):
+            keys = [(epoch, i % len(data)) for i in range(k * batch_size, (k + 1) * batch_size)]
+            model(*model_inputs(model, _fetched(data, keys, device), device))
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training
 
 
 class _Run:
@@ -264,29 +297,28 @@ class _Run:
                 module.eval()
         bar = tqdm(total=config.steps, initial=start, disable=not progress or self.rank > 0, unit="step")
         capture = self.cuda and config.capture and self.world == 1
-        batches = self.batches(start)
-        for step in range(start, config.steps):
-            given = next(batches)
-            with torch.random.fork_rng([self.device] if self.cuda else []), self.on_stream():
-                self.prepare(step)
-                if capture and step == start + WARM:
-                    capture = self.record(parallel, given)
-                if self.graph is None:
-                    self.descend(parallel, self.to_device(given))
-                else:
-                    for name, value in given.items():
-                        self.fixed[name].copy_(value, non_blocking=True)
-                    self.graph.replay()
-                self.count += 1
-                done = step + 1
-                if done % config.log_every == 0 or done == config.steps:
-                    bar.set_postfix(loss=f"{self.row(done)['loss']:.3f}")
-                if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
-                    self.save(done)
-            bar.update()
-            yield done
-        bar.close()
-        batches.close()
+        # closed at once, however the run ends: a traceback that somebody keeps would keep processes and threads, too
+        with bar, contextlib.closing(self.batches(start)) as batches:
+            for step in range(start, config.steps):
+                given = next(batches)
+                with torch.random.fork_rng([self.device] if self.cuda else []), self.on_stream():
+                    self.prepare(step)
+                    if capture and step == start + WARM:
+                        capture = self.record(parallel, given)
+                    if self.graph is None:
+                        self.descend(parallel, self.to_device(given))
+                    else:
+                        for name, value in given.items():
+                            self.fixed[name].copy_(value, non_blocking=True)
+                        self.graph.replay()
+                    self.count += 1
+                    done = step + 1
+                    if done % config.log_every == 0 or done == config.steps:
+                        bar.set_postfix(loss=f"{self.row(done)['loss']:.3f}")
+                    if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
+                        self.save(done)
+                bar.update()
+                yield done
         self.graph, self.fixed = None, {}
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -336,6 +368,10 @@ class _Run:
             outputs = parallel(*model_inputs(self.model, batch, self.device))
         parts = self.loss(outputs, batch)
         parts = dict(parts) if isinstance(parts, Mapping) else {"loss": parts}
+        if not parts or not all(isinstance(value, Tensor) and value.ndim == 0 for value in parts.values()):
+            raise ValueError(f"loss must give a scalar tensor, or some by name, got {parts}")
+        if wrong := [name for name in parts if name in COLUMNS or (name == "loss" and len(parts) > 1)]:
+            raise ValueError(f"named losses must not be called {', '.join(wrong)}: the history has other numbers there")
         total = sum(parts.values())
         total.backward()
         return {name: value.detach() for name, value in (parts | {"loss": total}).items()}
@@ -599,9 +635,12 @@ def _describe(loss: Any) -> str:
 def _groups(model: nn.Module, config: TrainConfig) -> tuple[list[list[nn.Parameter]], list[dict[str, Any]]]:
     """Parameters that are clipped together, and those that have one rate, as an optimiser takes them."""
     named = dict(model.named_parameters())
-    groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {"": list(named.values())}
+    if not named:
+        raise ValueError(f"model must have parameters, {type(model).__name__} has none")
+    groups = model.parameter_groups() if hasattr(model, "parameter_groups") else {"": named.values()}
+    groups = {name: list(group) for name, group in groups.items()}             # ``parameters()`` can be read once only
     of = {id(p): name for name, group in groups.items() for p in group}
-    if set(of) != {id(p) for p in named.values()}:
+    if sorted(id(p) for group in groups.values() for p in group) != sorted(id(p) for p in named.values()):
         raise ValueError(f"parameter_groups() must hold every parameter of {type(model).__name__} once")
     parts: dict[float, list[nn.Parameter]] = {}
     unused = set(config.rates)
@@ -648,7 +687,10 @@ class _Order:
             for position in range(step * self.config.batch_size, (step + 1) * self.config.batch_size):
                 if position // self.count != epoch:
                     epoch = position // self.count
-                    order = self.shuffled(np.random.default_rng((self.config.seed, epoch)))
+                    order = np.asarray(self.shuffled(np.random.default_rng((self.config.seed, epoch))))
+                    if order.dtype.kind not in "iu" or order.shape != (self.count,) or not (
+                            0 <= order.min() and order.max() < self.count):
+                        raise ValueError(f"data.order must give {self.count} indices below {self.count}, got {order}")
                 keys.append((epoch, int(order[position % self.count])))
             share = len(keys) // self.world                                     # neighbours stay together
             yield keys[self.rank * share:(self.rank + 1) * share]

@@ -1,6 +1,7 @@
 """Crops by batches: the same crops as one at a time, the same chance, and each effect as OpenCV has it."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -314,12 +315,22 @@ def _uniform_of(crops, keys):
 @pytest.mark.parametrize("faces, kind, words", [
     ([], {}, "empty"), ([toy(0), toy(1, size=95)], {}, r"faces\[1\].*shape"), ([toy(0)], {"size": 7}, "size"),
     ([Sample(toy(0).image, box=(1, 1, 9, 9))], {}, r"faces\[0\].*landmarks"), ([toy(0)], {"margin": -1}, "margin"),
-    ([toy(0)], {"augment": Augmentation(scale=(1.2, 1.0))}, "scale")])
+    ([toy(0)], {"margin": np.inf}, "margin"), ([toy(0)], {"size": 32.5}, "size"), ([toy(0)], {"size": "32"}, "size"),
+    ([SimpleNamespace(**vars(toy(0)) | {"landmarks": np.ones((67, 2))})], {}, r"faces\[0\].*\(68, 2\)"),
+    ([SimpleNamespace(**vars(toy(0)) | {"visibility": np.ones(67)})], {}, r"faces\[0\].*\(67,\)"),
+    ([toy(0), SimpleNamespace(**vars(toy(0)) | {"landmarks": np.ones((68, 2)), "box": None})], {}, r"right.*\[1\]")])
 def test_nonsense_is_refused(faces, kind, words):
     with pytest.raises(ValueError, match=words):
         BatchedCrops(faces, **kind)
     with pytest.raises(IndexError):
         BatchedCrops([toy(0)]).draws([(0, 0), (0, 1)])
+
+
+def test_a_box_larger_than_any_picture_costs_no_more_than_the_picture():
+    """What shows the whole picture in one pixel is averaged over the picture, not over ten thousand of it."""
+    crops = BatchedCrops([Sample(toy(0).image, toy(0).landmarks, box=(-1e5, -1e5, 1e5, 1e5))], 16)
+    assert crops.levels == 96
+    assert torch.isfinite(batch(crops, [(0, 0)])["image"]).all()
 
 
 # The same chance

@@ -490,6 +490,15 @@ def test_photometry_stays_an_image(seed, colour, size, with_other):
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.parametrize("kind", [{"scale": (1.2, 1.0)}, {"scale": (0, 1)}, {"scale": 1.0}, {"scale": (1, np.inf)},
+                                  {"rotation": np.nan}, {"shift": np.inf}, {"noise": -1}, {"colour": 5}, {"flip": -1},
+                                  {"blur": 7}, {"gamma": "1"}, {"jpeg": None}], ids=str)
+def test_augmentations_that_cannot_be(kind):
+    """A gain below zero, of "colour" above 1, has no power: such crops would be NaN."""
+    with pytest.raises(ValueError, match=next(iter(kind))):
+        Augmentation(**kind)
+
+
 def test_no_augmentation_changes_nothing():
     rng, image = np.random.default_rng(0), toy_sample().image
     np.testing.assert_allclose(STILL.photometry(image, rng), image / 255, atol=1e-6)

@@ -1,6 +1,7 @@
 """The loop: same numbers whatever happens to the process, and no half-written file."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 from toy_run import CONFIG, SHARED, Toy, toy_loss, toy_model, train
+from tqdm.auto import tqdm
 
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.nets import HourglassConfig, StackedHourglass, landmark_loss
@@ -473,13 +475,82 @@ def test_a_launch_that_is_none_is_named(monkeypatch):
                                   {"clip": -1}, {"log_every": 0}, {"steps": 1.5}, {"lr": float("inf")},
                                   {"clip": float("nan")},
                                   {"weight_decay": float("inf")}, {"seed": 0.5}, {"floor": 1.0},
-                                  {"milestones": (0.8, 0.6)}, {"factors": (0.1,)}, {"rates": {"0": -1.0}}], ids=str)
+                                  {"milestones": (0.8, 0.6)}, {"factors": (0.1,)}, {"rates": {"0": -1.0}},
+                                  {"milestones": None}, {"factors": ("a", "b")}, {"rates": None}, {"rates": {"0": "1"}},
+                                  {"rates": {0: 1.0}}, {"device": "abacus"}, {"device": None}, {"out": 3}, {"out": ""},
+                                  {"capture": "no"}, {"frozen_norm": None}, {"seed": -1}, {"seed": 2**80}], ids=str)
 def test_configurations_that_cannot_be(kind):
     with pytest.raises(ValueError, match=next(iter(kind))):
         TrainConfig(**kind)
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    """A run by them ends with a checkpoint, which holds JSON, and goes on as one by plain numbers."""
+    kind = {"steps": np.int64(4), "seed": np.int32(3), "lr": np.float32(0.5), "milestones": np.array([0.25, 0.5]),
+            "factors": [np.float32(0.5), 1], "rates": {"0": np.float32(0.5)}, "frozen_norm": np.True_}
+    config = TrainConfig(batch_size=4, device="cpu", schedule="steps", out=tmp_path, **kind)
+    history = train(config)[1]
+    plain = {"steps": 4, "seed": 3, "lr": 0.5, "milestones": (0.25, 0.5), "factors": (0.5, 1.0), "rates": {"0": 0.5},
+             "frozen_norm": True}
+    assert train(replace(config, **plain), resume=True)[1] == history
+
+
+class Apart(nn.Module):
+    """Two layers, in the groups that are given."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.a, self.b, self.groups = nn.Linear(64, 1), nn.Linear(64, 1), groups
+
+    def parameter_groups(self):
+        return {name: getattr(self, name).parameters() if name else self.parameters() for name in self.groups}
+
+    def forward(self, x):
+        return self.a(x.flatten(1)) + self.b(x.flatten(1))
+
+
+def test_groups_may_be_what_parameters_gives_but_must_not_overlap():
+    """``parameters()`` can be read once: read twice, it would leave every gradient as it is."""
+    config = replace(CONFIG, steps=1, clip=1e-6)
+    assert train(config, Apart("ab"))[1][-1]["gradient_norm"] > 0
+    with pytest.raises(ValueError, match="every parameter of Apart once"):
+        train(config, Apart(["a", ""]))
+
+
+@pytest.mark.parametrize("loss", [lambda o, b: None, lambda o, b: {}, lambda o, b: o[:, 0], lambda o, b: {"a": 1.0},
+                                  *(lambda o, b, name=name: {name: o.mean(), "a": o.mean()} for name in
+                                    ("loss", "step", "lr", "gradient_norm"))])
+def test_losses_that_are_none_are_named(loss):
+    with pytest.raises(ValueError, match="loss"):
+        train(replace(CONFIG, steps=1), loss=loss)
+
+
+@pytest.mark.parametrize("order", [[0, 1], [13] * 13, [-1] * 13, [0.5] * 13, None])
+def test_an_order_that_is_none_is_named(order):
+    class Ordered(Toy):
+        def order(self, rng):
+            return order
+    with pytest.raises(ValueError, match="order must give 13"):
+        train(replace(CONFIG, steps=1), data=Ordered())
+
+
+def test_a_failed_run_leaves_no_process_and_no_bar():
+    """Also while somebody looks at its exception, which keeps all that its functions had at hand."""
+    seen = []
+
+    def loss(outputs, batch):
+        seen.append(len(multiprocessing.active_children()))
+        raise RuntimeError("in the middle")
+    bars = len(tqdm._instances)
+    with pytest.raises(RuntimeError, match="in the middle") as kept:
+        fit(toy_model(), Toy(), loss, replace(CONFIG, workers=1))
+    assert seen == [1] and multiprocessing.active_children() == [] and len(tqdm._instances) == bars
+    assert kept.value is not None
+
+
 def test_fit_refuses_nonsense(tmp_path):
+    with pytest.raises(ValueError, match="model must have parameters"):
+        train(model=nn.Flatten())
     with pytest.raises(ValueError, match="empty"):
         fit(toy_model(), [], toy_loss)
     with pytest.raises(ValueError, match=r"config\.out"):
@@ -512,9 +583,26 @@ def test_statistics_are_those_of_the_data_and_nothing_else_changes():
     torch.testing.assert_close(net[0].running_mean, torch.tensor([5.0, -4.0]))
     torch.testing.assert_close(net[0].running_var, torch.tensor([2.0, 8.0]) * 80 / 79)   # unbiased
     assert all(torch.equal(net.state_dict()[k], v) for k, v in weights.items())
-    for wrong in ({"batches": 0}, {"batch_size": 1}):
+    for wrong in ({"batches": 0}, {"batch_size": 1}, {"batches": 2.5}, {"batch_size": "3"}, {"epoch": -1}):
         with pytest.raises(ValueError, match="at least"):
             reestimate_normalization(net, Flat(0.0), **wrong)
+    with pytest.raises(ValueError, match="model must have parameters"):
+        reestimate_normalization(torch.nn.Flatten(), Flat(0.0))
+
+
+def test_statistics_leave_every_part_in_its_mode_also_when_data_fail():
+    """A part that was in eval mode while the others train, as a frozen one is, stays so."""
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2), torch.nn.Conv2d(2, 3, 1)).train()
+    net[1].eval()
+    reestimate_normalization(net, Flat(0.0), batches=1, batch_size=2)
+    assert [part.training for part in net] == [True, False, True] and net.training
+
+    class Missing(Flat):
+        def __getitem__(self, index):
+            raise OSError("no such picture")
+    with pytest.raises(OSError, match="no such picture"):
+        reestimate_normalization(net, Missing(0.0), batches=1, batch_size=2)
+    assert [part.training for part in net] == [True, False, True] and net[0].momentum == 0.1
 
 
 def test_frozen_statistics_stay_and_weights_learn():

@@ -1,11 +1,15 @@
 """What light, lenses and passers-by do to a crop. Images: (S, S) grey or (S, S, 3) RGB."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from facealign_lite.arrays import finite
+
+UNLIMITED = ("rotation", "scale", "shift", "gamma", "contrast", "brightness", "noise")   # of the fields below
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,10 @@ class Augmentation:
     """How strongly training crops vary. Strong on purpose: variety carries over to photos, realism less so.
 
     The fields below "how often" are probabilities, those above are ranges.
+
+    Raises:
+        ValueError: if a field is no number (or pair), not finite or negative, a probability or colour is above 1, or
+            scale is not positive, the smaller one first.
     """
 
     rotation: float = 30.0                       # degrees, uniform in +-
@@ -33,6 +41,17 @@ class Augmentation:
     low_resolution: float = 0.25
     jpeg: float = 0.2
     occluder: float = 0.45
+
+    def __post_init__(self) -> None:
+        for name in (each.name for each in fields(self)):
+            values, pair = finite(getattr(self, name), name), name in ("scale", "contrast")
+            if values.shape != ((2,) if pair else ()):
+                raise ValueError(f"{name} must be {'two numbers' if pair else 'a number'}, got {getattr(self, name)!r}")
+            most = np.inf if name in UNLIMITED else 1
+            if not ((values >= 0) & (values <= most)).all():
+                raise ValueError(f"{name} must be in [0, {most}], got {getattr(self, name)!r}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be positive, the smaller one first, got {self.scale!r}")
 
     def placement(self, rng: Generator) -> tuple[float, float, NDArray, bool]:
         """Draw (angle in radians, scale, shift (2,) in sides, flip?) of one crop."""

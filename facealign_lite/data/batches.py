@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from facealign_lite import markups
+from facealign_lite.arrays import number
 
 from . import effects
 from .augmentation import Augmentation
@@ -56,23 +57,26 @@ class BatchedCrops:
         device: where the faces lie and the crops are made.
 
     Raises:
-        ValueError: if there are no faces, one has no landmarks or another image size or markup, the size is too small
-            or there is no room around boxes.
+        ValueError: if there are no faces, one has no landmarks, another image size or markup, or a box without area,
+            the size is too small, or there is no room around boxes.
     """
 
     def __init__(self, faces: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
                  colour: bool = False, margin: float = MARGIN, device: str | torch.device = "cpu"):
         if len(faces) == 0:
             raise ValueError("faces must not be empty")
-        if size < SMALLEST:
-            raise ValueError(f"size must be at least {SMALLEST} pixels, got {size}")
-        if not 1 + margin > 0:
+        if number(size, "size") < SMALLEST or size % 1:
+            raise ValueError(f"size must be a whole number of at least {SMALLEST} pixels, got {size}")
+        if not 0 < 1 + number(margin, "margin") < np.inf:
             raise ValueError(f"1 + margin must be positive, got {1 + margin}")
-        if augment is not None and not 0 < augment.scale[0] <= augment.scale[1]:
-            raise ValueError(f"augment.scale must be positive, the smaller one first, got {augment.scale}")
+        size = int(size)
         self.size, self.augment, self.seed, self.colour, self.margin = size, augment, seed, colour, margin
         arrays = _packed(faces) if isinstance(faces, PackedFaces) else _stacked(faces)
         self.markup, self.boxes = arrays.markup, arrays.boxes
+        fine = np.isfinite(self.boxes).all(1) & (self.boxes[:, :2] < self.boxes[:, 2:]).all(1)
+        if not fine.all():
+            raise ValueError("faces must have boxes with left < right and top < bottom, others are at "
+                             f"{np.flatnonzero(~fine).tolist()}")
         self.channels = 3 if colour or arrays.images.ndim == 4 else 1                   # until the crop turns grey
         pack = {"images": arrays.images, "landmarks": arrays.landmarks, "visibility": arrays.visibility,
                 "flip": np.array(markups.get(self.markup).flip)}
@@ -82,9 +86,10 @@ class BatchedCrops:
         with warnings.catch_warnings():                                                 # of a pack that must not be
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # written to: nobody does
             self.pack = {name: torch.from_numpy(array) for name, array in pack.items()}
-        # the larger the square around the face, the more pixels make one of the crop: never more than so many a side
-        sides = _sides(self.boxes, margin)
-        self.levels = max(1, int(sides.max() * _largest_scale(augment) / size))
+        # the larger the square around the face, the more pixels make one of the crop: never more than so many a side,
+        # nor more than the image has, which is one pixel then
+        pixels = _sides(self.boxes, margin).max() * _largest_scale(augment) / size
+        self.levels = int(np.clip(pixels, 1, max(arrays.images.shape[1:3])))
         self.widths = {name: np.shape(column)[-1] for name, column in self._numbers(np.zeros((1, 2), int)).items()}
         self.to(device)
 
@@ -241,12 +246,14 @@ class Halves:
     """
 
     def __init__(self, first: BatchedCrops, second: BatchedCrops, flag: str):
+        if wrong := [type(part).__name__ for part in (first, second) if not isinstance(part, BatchedCrops)]:
+            raise ValueError(f"first and second must be BatchedCrops, got {' and '.join(wrong)}")
         for name in ("size", "colour", "markup"):
             values = [getattr(part, name) for part in (first, second)]
             if values[0] != values[1]:
                 raise ValueError(f"first and second must be of one {name}, got {values[0]!r} and {values[1]!r}")
-        if flag in ENTRIES:
-            raise ValueError(f"flag must not be one of {ENTRIES}, got {flag!r}")
+        if not isinstance(flag, str) or not flag or flag in ENTRIES:
+            raise ValueError(f"flag must be a word and none of {ENTRIES}, got {flag!r}")
         self.parts, self.flag = (first, second), flag
 
     def __len__(self) -> int:
@@ -310,8 +317,8 @@ class Further:
 
     def __init__(self, data: Any, count: int, change: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor]],
                  seed: int = 0):
-        if count < 0:
-            raise ValueError(f"count must not be negative, got {count}")
+        if number(count, "count") < 0 or count % 1:
+            raise ValueError(f"count must be a whole number, not negative, got {count}")
         self.data, self.count, self.change, self.seed = data, count, change, seed
         # so that one change has not the chance of another, nor that of the crop
         self.depth = 1 + getattr(data, "depth", 0)
@@ -545,6 +552,9 @@ def _stacked(faces: Iterable[Any]) -> _Arrays:
             raise ValueError(f"faces[{i}] must have image shape and markup {first}, got {(image.shape, face.markup)}")
         points = np.asarray(face.landmarks, np.float64)
         seen = np.ones(len(points), bool) if face.visibility is None else np.asarray(face.visibility, bool)
+        if points.shape != (wanted := (len(markups.get(face.markup).flip), 2)) or seen.shape != wanted[:1]:
+            raise ValueError(f"faces[{i}] must have {wanted} landmarks and as many visibilities, got {points.shape} "
+                             f"and {seen.shape}")
         rows.append((image, points, seen, box_of(points) if face.box is None else check_box(face.box)))
         anchor, contour = stacked_contours(face)
         if contour is not None:

@@ -17,7 +17,7 @@ from skimage import data
 
 from facealign_lite import geometry, records, zoo
 from facealign_lite.data import box_of, load_image, read_csv
-from facealign_lite.detection import FACE, find_all
+from facealign_lite.detection import FACE, find_all  # noqa
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.synthetic.clutter import background
 

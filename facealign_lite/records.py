@@ -44,7 +44,7 @@ SMALL = 2_000_000                                 # bytes of weights that are ke
 
 def write_record(name: str, record: Mapping[str, Any], folder: str | Path = RESULTS) -> Path:
     """Write ``folder/name.json``, whole or not at all; ``clean`` is added, true where the commit is known and had not
-    been changed.
+    been changed, and ``source``, what ``source_digest`` says, unless it is there.
 
     Args:
         record: what, data, seeds (list), budget (dict), commit, device, seconds, figures (dict); more is kept too.
@@ -58,7 +58,8 @@ def write_record(name: str, record: Mapping[str, Any], folder: str | Path = RESU
         raise ValueError(f"record {name!r} must be a mapping, got {type(record).__name__}")
     if wrong := _misfits(record):
         raise ValueError(f"record {name!r} must have {wrong}")
-    record = {**record, "clean": record["commit"] != "unknown" and not record["commit"].endswith("+")}
+    clean = record["commit"] != "unknown" and not record["commit"].endswith("+")
+    record = {"source": source_digest(), **record, "clean": clean}
     try:
         text = json.dumps(record, indent=1, allow_nan=False, default=_plain)
     except (ValueError, TypeError, RecursionError) as error:
@@ -328,7 +329,8 @@ def save_lines(records: Mapping[str, Mapping[str, Any]], path: str | Path) -> No
 def collect(path: str | Path, folder: str | Path = RESULTS) -> list[str]:
     """Copy the records of a file of ``save_lines`` into ``folder``; the names of those that were not there.
 
-    A record made where git was missing gets the commit of this tree, if the code here is the same to the byte.
+    A record made where git was missing or saw changes gets the commit of this tree, if the code here is the same to the
+    byte.
 
     Raises:
         ValueError: if a line is no record, or another record of that name is there: nothing is written then.
@@ -343,7 +345,8 @@ def collect(path: str | Path, folder: str | Path = RESULTS) -> list[str]:
             raise ValueError(f"{path}, line {number}, must be a record with its name: {error}") from error
         if wrong := _misfits(record):
             raise ValueError(f"{path}, line {number}, must have {wrong}")
-        if record["commit"] == "unknown" and record.get("source") == source_digest():
+        if (record["commit"] == "unknown" or record["commit"].endswith("+")) and \
+                record.get("source") == source_digest():
             record["commit"] = commit()
         if _path(name, folder).exists():
             if read_record(name, folder)["figures"] != record["figures"]:

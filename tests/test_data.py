@@ -157,7 +157,8 @@ def test_a_transparent_colour_is_white(tmp_path, mode):
 
 
 @pytest.mark.parametrize("image", [Image.fromarray(np.full((4, 4), v, k)) for v, k in (
-    (-1, np.int32), (70000, np.int32), (1.5, np.float32), (np.nan, np.float32))], ids=str)
+    (-1, np.int32), (70000, np.int32), (1.5, np.float32), (np.nan, np.float32))],
+                         ids=lambda image: f"{image.mode}-{image.getpixel((0, 0))}")
 def test_pictures_of_other_ranges_are_refused(image):
     with pytest.raises(ValueError, match="image"):
         load_image(image)
@@ -214,7 +215,8 @@ def test_large_pictures_are_changed_strip_by_strip(monkeypatch):
 
 
 @pytest.mark.parametrize("source", [None, object(), np.zeros((4, 4), complex), [["a"]], 3, [], torch.zeros(3, 5, 5),
-                                    np.zeros((4, 4), object), "a\0.png"], ids=str)
+                                    np.zeros((4, 4), object), "a\0.png"],
+                         ids=lambda source: type(source).__name__)
 def test_what_is_no_image_is_refused(source):
     with pytest.raises(ValueError):
         load_image(source)

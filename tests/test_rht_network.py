@@ -159,7 +159,7 @@ def test_the_reference_and_its_landmarks_are_used(samples, references):
 def test_one_step_after_another_lowers_the_loss(samples, references):
     torch.manual_seed(0)
     net, data = rht.Rht(TINY), rht.Pairs(samples, references, size=64)
-    rows = fit(net, data, rht.rht_loss(TINY), TrainConfig(30, 6, 1e-2, log_every=5), progress=False)
+    rows = fit(net, data, rht.rht_loss(TINY), TrainConfig(30, 6, 1e-2, log_every=5, device="cpu"), progress=False)
     assert rows[-1]["heatmaps"] < 0.8 * rows[0]["heatmaps"] and {"heatmaps", "consistency", "loss"} <= set(rows[0])
 
 

@@ -244,8 +244,8 @@ def test_a_few_steps_lower_the_loss_and_move_every_weight(name):
     model = Scpan(config)
     before = {key: value.clone() for key, value in model.named_parameters()}
     weights = replace(scpan.WEIGHTS, calibrated=4.0 if config.attention else 0.0)
-    rows = fit(model, pairs, scpan_loss(config, weights), TrainConfig(12, 4, 1e-2, warmup=0, amp="off", log_every=1),
-               progress=False)
+    run = TrainConfig(12, 4, 1e-2, warmup=0, amp="off", device="cpu", log_every=1)
+    rows = fit(model, pairs, scpan_loss(config, weights), run, progress=False)
     first, last = (sum(row[name] for name in ("last", "earlier")) for row in (rows[0], rows[-1]))
     assert last < 0.97 * first
     if not config.bali:

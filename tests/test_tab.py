@@ -349,8 +349,8 @@ def test_stage_two_leaves_the_boundary_part_as_it_is(reading):
     before = {k: v.clone() for k, v in model.freeze().state_dict().items()}
     assert model.train().balt.training and not model.scbe.training
     items = [{k: v[i] for k, v in batch(6).items()} for i in range(6)]
-    history = fit(model, items, tab.transform_loss(config), TrainConfig(8, 6, 1e-2, log_every=1, weight_decay=0.1),
-                  progress=False)
+    run = TrainConfig(8, 6, 1e-2, log_every=1, device="cpu", weight_decay=0.1)
+    history = fit(model, items, tab.transform_loss(config), run, progress=False)
     after = model.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith("scbe."))
     assert any(not torch.equal(after[k], v) for k, v in before.items() if k.startswith("balt."))
@@ -361,7 +361,8 @@ def test_stage_one_learns_boundaries():
     torch.manual_seed(0)
     model = tab.SCBE(replace(TOY, stem="hourglass"))
     items = [{k: v[i] for k, v in batch(4).items()} for i in range(4)]
-    history = fit(model, items, tab.boundary_loss(), TrainConfig(10, 4, 1e-2, log_every=1), progress=False)
+    run = TrainConfig(10, 4, 1e-2, log_every=1, device="cpu")
+    history = fit(model, items, tab.boundary_loss(), run, progress=False)
     assert history[-1]["loss"] < 0.9 * history[0]["loss"]
 
 

@@ -22,7 +22,9 @@ from facealign_lite.data import check_box, load_image
 from facealign_lite.detection import Finding, find_all, some, well_seen
 from facealign_lite.nets import Reading
 
-FINDER = "hourglass"      # whatever network reads the face, this XX
+FINDER = "hourglass"      # whatever network reads the face, this one judges where it is: FACE is of its scores
+END = object()
+
 
 @dataclass(frozen=True)
 class Alignment:

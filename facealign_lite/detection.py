@@ -18,7 +18,7 @@ from facealign_lite.looks import as_seen, predict
 from facealign_lite.nets import blazeface
 
 # The figures behind these numbers are in results/face_finding.json and results/group_faces.json.
-FACE = 0.15           # faceness from which a crop counts as a face
+FACE = 0.2           # faceness from which a crop counts as a face
 SURE = 0.35           # faceness of the best upright face below which the quarter turns are searched too
 WELL = 0.5            # share of the best faceness from which a face is well seen
 APART = 0.06          # readings of a turned crop so far apart, in sides of the face, speak against a face for certain
@@ -102,7 +102,8 @@ def find_all(picture: NDArray, network: nn.Module, min_size: float | None = None
 
 
 @torch.inference_mode()
-def propose(picture: NDArray, device: torch.device | str = "cpu", quarters: int = 0) -> tuple[NDArray, NDArray, NDArray]:
+def propose(picture: NDArray, device: torch.device | str = "cpu", quarters: int = 0
+            ) -> tuple[NDArray, NDArray, NDArray]:
     """Where the detector sees faces, in the picture and ever smaller ones.
 
     Args:

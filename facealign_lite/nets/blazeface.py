@@ -1,7 +1,8 @@
 """BlazeFace, a small detector of faces (Bazarevsky et al., CVPR workshops 2019), as MediaPipe ships it for short range.
 
 Trained by its authors on photos of 128 x 128 pixels. It has no dense layer, so it takes larger pictures as well, and
-then sees faces of about 20 to 110 pixels anywhere in them. The weights (Apache-2.0) are made by ``tools/build_finder.py``.
+then sees faces of about 20 to 110 pixels anywhere in them. ``tools/build_finder.py`` makes the file of weights
+(Apache-2.0).
 """
 
 from functools import lru_cache

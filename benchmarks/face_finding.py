@@ -95,7 +95,7 @@ def searched(samples: list, view: View, network: torch.nn.Module) -> dict[str, f
         wanted = box_of(geometry.transform(sample.landmarks, matrix))
         begin = time.process_time()
         try:
-            box = find(picture, network)
+            box = find(picture, network).box
         except ValueError:
             box = None
         spent.append(time.process_time() - begin)

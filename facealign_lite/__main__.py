@@ -1,9 +1,16 @@
-"""``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks or its contours."""
+"""``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks or its contours.
+
+Many at once, files, folders or globs: ``python -m facealign_lite photos/ --all --format jsonl --out faces.jsonl``.
+"""
 
 import argparse
+import csv
+import glob
+import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facealign_lite import markups, zoo
-from facealign_lite.align import Alignment, align
+from facealign_lite.align import Alignment, align, align_all, align_many
 from facealign_lite.data import load_image, write_atomic
 from facealign_lite.data.files import same_file
 
@@ -21,6 +28,9 @@ PARTS = (((0, 17), (86, 180, 233)), ((17, 27), (230, 159, 0)), ((27, 36), (0, 15
 CONTOUR_COLOURS = {"chin": PARTS[0][1], "brow": PARTS[1][1], "nose": PARTS[2][1], "eye": PARTS[3][1],
                    "mouth": PARTS[4][1]}
 WHITE = (255, 255, 255)
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2", ".pgm", ".ppm")
+FORMATS = ("json", "jsonl", "csv", "pts")
+BATCH = 16            # photos that are read together
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,21 +39,43 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if all went well, 2 with one line on stderr if not."""
+    """Run the command line.
+
+    Returns:
+        0 if all went well; 1 if some of several photos could not be aligned, each named in a line on stderr, the
+        others done; 2 with one line on stderr if nothing was done.
+    """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)     # OpenCV would add lines
     try:
-        _run(_arguments(arguments))
+        options = _arguments(arguments)
+        photos = expand(options.images)
+        single = photos == options.images and len(photos) == 1
+        if single and not (options.all or options.format or options.overlays):
+            _run(options)
+            return 0
+        return _run_many(options, photos)
     except (ValueError, OSError) as error:
-        print(f"facealign_lite: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(str(error))
         return 2
-    return 0
+
+
+def _complain(text: str) -> None:
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    text = f"facealign_lite: {' '.join(text.split())}"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="facealign_lite", description="Draw the landmarks of the face in a photo, or its contours.")
-    parser.add_argument("image", type=Path, help="photo of one face, PNG, JPEG or what OpenCV reads")
-    parser.add_argument("--out", type=Path, help="write the photo with its landmarks here, as PNG")
-    parser.add_argument("--json", type=Path, help="write landmarks, scores and box here")
+    parser = _Parser(prog="facealign_lite", description="Draw the landmarks of the faces in photos, or their contours.")
+    parser.add_argument("images", type=Path, nargs="+", metavar="image",
+                        help="photo, PNG, JPEG or what OpenCV reads; a folder of them, or a glob")
+    parser.add_argument("--out", type=Path, help="without --format: the photo with its landmarks, as PNG, or a folder "
+                        "for those of several photos; with it: a file, or a folder, for the numbers")
+    parser.add_argument("--json", type=Path, help="write landmarks, scores and box of one photo here")
+    parser.add_argument("--format", choices=FORMATS, help="of the numbers; without --out they are printed; pts, one "
+                        "file a face as 300-W has them, needs a folder")
+    parser.add_argument("--overlays", type=Path, help="write every photo with its landmarks into this folder, as PNG")
+    parser.add_argument("--all", action="store_true", help="every face of a photo, not only the largest")
     parser.add_argument("--box", type=float, nargs=4, metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
                         help="the face from brows to chin, in pixels; found by itself if not given")
     parser.add_argument("--model", default="hourglass", help=f"one of {', '.join(zoo.names())}, or a weights file")
@@ -51,18 +83,147 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def expand(given: Sequence[Path]) -> list[Path]:
+    """The photos that files, folders and globs stand for, each once, in order; folders are not searched in depth.
+
+    Raises:
+        ValueError: if a folder holds no photo or a glob stands for none.
+    """
+    photos = []
+    for path in given:
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+        elif not path.exists() and glob.has_magic(str(path)):
+            found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if os.path.isfile(name)]
+        else:
+            found = [path]
+        if not found:
+            raise ValueError(f"image must be a photo, or a folder or glob of photos, got none in {path}")
+        photos += found
+    return list(dict.fromkeys(photos))
+
+
 def _run(options: argparse.Namespace) -> None:
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise ValueError(f"--out must end in .png, got {options.out}")
+    options.image = options.images[0]
     _check_outputs(options)
     picture = load_image(options.image)
     found = align(picture, options.box, options.model, options.device)
     if options.out is not None:
-        write_atomic(options.out, cv2.imencode(".png", overlay(picture, found)[..., ::-1])[1].tobytes())
+        _write_png(options.out, overlay(picture, [found]))
     if options.json is not None:
-        write_atomic(options.json, (as_json(found, options) + "\n").encode())
-    _say(f"{options.image}: box {np.round(found.box, 1).tolist()}, mean score {found.scores.mean():.2f}"
+        write_atomic(options.json, (json.dumps(as_row(found, options.image, options.model)) + "\n").encode())
+    _say(_line(options.image, [found])
          + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+
+
+def _line(image: Path, faces: Sequence[Alignment]) -> str:
+    """What is said of a photo."""
+    told = "; ".join(f"box {np.round(face.box, 1).tolist()}, mean score {face.scores.mean():.2f}" for face in faces)
+    seen = faces[0].faces
+    return f"{image}: {told}" + (f" ({len(faces)} of {seen} faces)" if seen is not None and seen > 1 else "")
+
+
+def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
+    """Align the photos, name the bad ones, write the rest; 1 if there were bad ones."""
+    from tqdm import tqdm
+
+    if options.json is not None:
+        raise ValueError("--json is for one photo and its largest face; use --format json --out FILE")
+    if options.box is not None and (len(photos) > 1 or options.all):
+        raise ValueError("--box is for one photo and one face")
+    out, overlays = options.out, options.overlays
+    if options.format is None and out is not None:
+        if overlays is not None:
+            raise ValueError("--out must go with --format where there is --overlays")
+        out, overlays = None, out
+    if options.format == "pts" and (out is None or out.is_file()):
+        raise ValueError(f"--out must be a folder for --format pts, got {out}")
+    if overlays is not None and overlays.is_file():
+        raise ValueError(f"the photos with their landmarks go into a folder, got the file {overlays}")
+    if options.format not in (None, "pts") and out is not None and out.is_dir():
+        out = out / f"landmarks.{options.format}"
+    claimed, names = _Claims([*photos, Path(options.model)]), stems(photos)
+    for path in [out] * (options.format not in (None, "pts") and out is not None):
+        claimed.add(path)
+    for name in names:
+        for folder, suffix in ((overlays, "png"), (out if options.format == "pts" else None, "pts")):
+            if folder is not None:
+                claimed.add(folder / f"{name}.{suffix}")
+    rows, bad = [], 0
+    aligned = zip(photos, names, _aligned(photos, options))
+    for photo, name, faces in tqdm(aligned, total=len(photos), unit="photo", disable=None, file=sys.stderr):
+        try:
+            if isinstance(faces, Exception):
+                raise faces
+            if options.format == "pts":
+                for i, face in enumerate(faces):
+                    path = out / (f"{name}_{i}.pts" if i else f"{name}.pts")
+                    if i:
+                        claimed.add(path)
+                    write_atomic(path, as_pts(face).encode())
+            if overlays is not None:
+                _write_png(overlays / f"{name}.png", overlay(load_image(photo), faces))
+        except (ValueError, OSError) as error:
+            bad += 1
+            _complain(str(error) if str(photo) in str(error) else f"{photo}: {error}")
+            continue
+        rows += [as_row(face, photo, options.model) | {"face": i, "faces": face.faces} for i, face in enumerate(faces)]
+        if options.format is None or out is not None:
+            _say(_line(photo, faces))
+    if options.format not in (None, "pts"):
+        text = as_text(rows, options.format)
+        if out is None:
+            _say(text, end="")
+        else:
+            write_atomic(out, text.encode())
+    return 1 if bad else 0
+
+
+def _aligned(photos: list[Path], options: argparse.Namespace) -> Iterator[list[Alignment] | ValueError | OSError]:
+    """The faces of each photo, or why there are none."""
+    if not options.all:
+        boxes = None if options.box is None else [options.box]
+        for result in align_many(photos, boxes, BATCH, options.model, options.device):
+            yield result if isinstance(result, Exception) else [result]
+        return
+    list(align_many([], None, BATCH, options.model, options.device))              # a bad model is told once, before all
+    for photo in photos:
+        try:
+            faces = align_all(photo, model=options.model, device=options.device)
+            yield faces or ValueError(f"no face was found in {photo}")
+        except (ValueError, OSError) as error:
+            yield error
+
+
+class _Claims:
+    """Files that are read or will be written: none is written over, and none twice."""
+
+    def __init__(self, read: Sequence[Path]):
+        self.taken = {key for path in read for key in self._keys(path)}
+
+    @staticmethod
+    def _keys(path: Path) -> list:
+        """A file by its name, through links and whatever its capitals, and by its place on the disk, if it is there."""
+        keys: list = [os.path.realpath(path).casefold()]
+        if path.exists():
+            keys.append((path.stat().st_dev, path.stat().st_ino))
+        return keys
+
+    def add(self, path: Path) -> None:
+        """Claim a file for writing. Raises ValueError if it is taken."""
+        keys = self._keys(path)
+        if self.taken.intersection(keys):
+            raise ValueError(f"{path} must be another file than those that are read or written beside it")
+        self.taken.update(keys)
+
+
+def stems(photos: Sequence[Path]) -> list[str]:
+    """Names for what is written of each photo: its own without the ending; with it where two would be the same."""
+    plain = [photo.stem.casefold() for photo in photos]
+    return [photo.stem if plain.count(stem) == 1 else photo.name.replace(".", "_")
+            for photo, stem in zip(photos, plain)]
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -77,25 +238,58 @@ def _check_outputs(options: argparse.Namespace) -> None:
         taken[name] = path
 
 
-def _say(text: str) -> None:
+def _say(text: str, end: str = "\n") -> None:
     """Print what the console can show; characters that it cannot as their numbers."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end)
 
 
-def as_json(found: Alignment, options: argparse.Namespace) -> str:
-    """The alignment as JSON; pixels of the image, 0-based centres."""
-    content = {"image": str(options.image), "model": options.model, "box": found.box.tolist(),
+def as_row(found: Alignment, image: Path, model: str) -> dict:
+    """The alignment as plain lists and numbers; pixels of the image, 0-based centres."""
+    content = {"image": str(image), "model": model, "box": found.box.tolist(),
                "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
     if found.contours is not None:
         content |= {"anchors": dict(zip(markups.ANCHORS, found.anchors.tolist())),
                     "contours": {name: line.tolist() for name, line in found.contours.items()}}
-    return json.dumps(content)
+    return content
 
 
-def overlay(picture: NDArray, found: Alignment) -> NDArray[np.uint8]:
-    """A copy of the picture, (H, W, 3) RGB, with a dot on every landmark, and lines along contours."""
+def as_text(rows: Sequence[dict], form: str) -> str:
+    """Rows as one JSON list, as JSON Lines, or as CSV (no contours; the score is the mean one)."""
+    if form == "json":
+        return json.dumps(list(rows)) + "\n"
+    if form == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    count = len(rows[0]["landmarks"]) if rows else 0
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["image", "face", "left", "top", "right", "bottom", "score",
+                    *(f"{axis}{i}" for i in range(count) for axis in "xy")])
+    for row in rows:
+        table.writerow([row["image"], row["face"], *np.round(row["box"], 3), round(float(np.mean(row["scores"])), 4),
+                        *np.round(row["landmarks"], 3).ravel()])
+    return text.getvalue()
+
+
+def as_pts(found: Alignment) -> str:
+    """Landmarks as 300-W writes them: pixels are counted from 1."""
+    lines = "".join(f"{x:.4f} {y:.4f}\n" for x, y in found.landmarks + 1)
+    return f"version: 1\nn_points: {len(found.landmarks)}\n{{\n{lines}}}\n"
+
+
+def _write_png(path: Path, picture: NDArray) -> None:
+    write_atomic(path, cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+
+
+def overlay(picture: NDArray, faces: Alignment | Sequence[Alignment]) -> NDArray[np.uint8]:
+    """A copy of the picture, (H, W, 3) RGB, with a dot on every landmark of the faces, and lines along contours."""
     picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB) if picture.ndim == 2 else picture.copy()
+    for found in [faces] if isinstance(faces, Alignment) else faces:
+        _draw(picture, found)
+    return picture
+
+
+def _draw(picture: NDArray, found: Alignment) -> None:
     radius = max(1.0, 0.011 * np.ptp(found.landmarks, axis=0).max())
     colours = [colour for (first, last), colour in PARTS for _ in range(first, last)]
     if found.contours is not None:
@@ -112,7 +306,6 @@ def overlay(picture: NDArray, found: Alignment) -> NDArray[np.uint8]:
             centre = tuple(int(v) for v in np.round(point * 16))
             cv2.circle(picture, centre, int(16 * radius * (1.45 if edge else 1)), (0, 0, 0) if edge else colour, -1,
                        cv2.LINE_AA, 4)
-    return picture
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ Networks are those that answer as ``nets.reading`` says. Shapes: N crops, K land
 picture to crop, points (x, y) in 0-based pixel centres.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,10 @@ def look(picture: NDArray, matrices: ArrayLike, network: nn.Module, mirror: bool
         mirror: the second half of the crops are the first in a mirror; both are read together, as N / 2 crops.
         reference: for networks that borrow, see ``align.align``.
     """
-    images = cut(picture, matrices, network)
+    return _read(cut(picture, matrices, network), network, mirror, reference)
+
+
+def _read(images: Tensor, network: nn.Module, mirror: bool, reference: tuple[Any, ArrayLike] | None) -> Reading:
     lent = network.lend(images, reference) if len(network.inputs) > 1 else ()
     return network.read(network(images, *lent), mirrored=mirror)
 
@@ -102,25 +106,50 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
     return landmarks, scores
 
 
-def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None
-               ) -> tuple[Reading, NDArray[np.float64]]:
-    """Look in a box, then at the upright face just found, beside its mirror image.
+def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None,
+               angle: float = 0.0) -> tuple[Reading, NDArray[np.float64]]:
+    """``look_twice_each`` at one face."""
+    return look_twice_each([picture], [box], network, reference, [angle])[0]
+
+
+@torch.inference_mode()
+def look_twice_each(pictures: Sequence[NDArray], boxes: Sequence[ArrayLike], network: nn.Module,
+                    reference: tuple[Any, ArrayLike] | None = None, angles: Sequence[float] | None = None
+                    ) -> list[tuple[Reading, NDArray[np.float64]]]:
+    """Look in a box of each picture, then at the upright face just found, beside its mirror image; all at once.
 
     The second look is at the first crop, beside its mirror image, if the first tells no upright one, or the network
     straightens crops itself and that one is ``NEAR``.
 
+    Args:
+        pictures: of any sizes, one for each box.
+        angles: radians clockwise by which each picture turns for the first look; None for upright.
+
     Returns:
-        the reading (of one crop), in pixels of the crop; the matrix (2, 3) from picture to that crop.
+        for each box the reading (of one crop), in pixels of the crop; the matrix (2, 3) from picture to that crop.
     """
-    size = network.config.image_size
+    size, seen = network.config.image_size, [as_seen(picture, network) for picture in pictures]
+    angles = [0.0] * len(seen) if angles is None else angles
+    matrices = [crop_matrix(box, size, angle=angle) for box, angle in zip(boxes, angles)]
+
+    def cuts(ways: list[NDArray]) -> list[Tensor]:
+        return [cut(picture, way[None], network) for picture, way in zip(seen, ways)]
+
     with in_eval_mode(network):
-        picture, matrix = as_seen(picture, network), crop_matrix(box, size)
-        first = look(picture, matrix[None], network, reference=reference)
-        straight = upright(first, size)
-        if straight is not None and (first.theta is None or np.linalg.norm(straight[:, :2] - np.eye(2), 2) > NEAR):
-            matrix = geometry.compose(straight, matrix)
-        both = np.stack([matrix, mirrored(matrix, size)])
-        return look(picture, both, network, mirror=True, reference=reference), matrix
+        first = _read(torch.cat(cuts(matrices)), network, False, reference)
+        for i, matrix in enumerate(matrices):
+            straight = upright(one := single(first, i), size)
+            if straight is not None and (one.theta is None or np.linalg.norm(straight[:, :2] - np.eye(2), 2) > NEAR):
+                matrices[i] = geometry.compose(straight, matrix)
+        both = torch.cat(cuts(matrices) + cuts([mirrored(matrix, size) for matrix in matrices]))
+        second = _read(both, network, True, reference)
+        return [(single(second, i), matrix) for i, matrix in enumerate(matrices)]
+
+
+def single(reading: Reading, index: int) -> Reading:
+    """The reading of one of its crops."""
+    parts = {field.name: getattr(reading, field.name) for field in fields(reading)}
+    return Reading(**{name: part if part is None else part[index:index + 1] for name, part in parts.items()})
 
 
 def upright(reading: Reading, size: int) -> NDArray[np.float64] | None:

@@ -1,9 +1,11 @@
 """The command line: a picture and a file out, or one line and exit code 2."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 from skimage import data
 
 from facealign_lite import acenet, markups, zoo
-from facealign_lite.__main__ import main, overlay
+from facealign_lite.__main__ import main, overlay, stems
 from facealign_lite.align import Alignment
+from facealign_lite.data.readers import read_pts
 
 BOX = ["--box", "176", "78", "276", "190"]
 
@@ -88,7 +91,8 @@ def test_bad_pictures(tmp_path, capsys):
     for payload in (b"", b"text", b"\xff\xd8\xff\xe0" + bytes(30)):
         (tmp_path / "a.jpg").write_bytes(payload)
         assert "a.jpg" in failed(capsys, tmp_path / "a.jpg", "--out", tmp_path / "o.png")
-    assert failed(capsys, tmp_path) and not (tmp_path / "o.png").exists()
+    (tmp_path / "empty").mkdir()
+    assert "got none" in failed(capsys, tmp_path / "empty") and not (tmp_path / "o.png").exists()
 
 
 def test_no_face(tmp_path, capsys):
@@ -152,3 +156,69 @@ def test_grey_pictures_and_points_outside_are_drawn():
     picture = np.zeros((40, 50), np.uint8)
     drawn = overlay(picture, Alignment(points, np.ones(68), np.array([0, 0, 9, 9.0])))
     assert drawn.shape == (40, 50, 3) and drawn.any() and not picture.any()
+
+
+# ---- many photos ----------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def album(photo, tmp_path):
+    """A folder of two photos, the second of two faces, of one that is broken, and of a text."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    one = cv2.imread(str(photo))[40:240, 130:330]
+    cv2.imwrite(str(folder / "a.png"), one)
+    cv2.imwrite(str(folder / "b.png"), np.hstack([one, one[:, ::-1]]))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+def run(*arguments):
+    return main([str(a) for a in (*arguments, "--device", "cpu")])
+
+
+def test_a_bad_photo_is_named_and_the_others_are_done(album, tmp_path, capsys):
+    out, drawn = tmp_path / "faces.jsonl", tmp_path / "drawn"
+    assert run(album, "--format", "jsonl", "--out", out, "--overlays", drawn) == 1
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1 and "broken.jpg" in told.err and told.out.count("\n") == 2
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(os.path.basename(row["image"]), row["face"], row["faces"]) for row in rows] == [("a.png", 0, 1),
+                                                                                            ("b.png", 0, 2)]
+    assert sorted(path.name for path in drawn.iterdir()) == ["a.png", "b.png"]
+    assert (cv2.imread(str(drawn / "a.png")) != cv2.imread(str(album / "a.png"))).any()
+
+
+def test_every_face_in_every_format(album, tmp_path, capsys):
+    photos = [album / "a.png", str(album / "b*.png")]                              # a file and a glob
+    for form in ("json", "jsonl", "csv"):
+        assert run(*photos, "--all", "--format", form, "--out", tmp_path / f"x.{form}") == 0
+    assert run(*photos, "--all", "--format", "pts", "--out", tmp_path / "pts") == 0
+    rows = json.loads((tmp_path / "x.json").read_text())
+    assert [row["face"] for row in rows] == [0, 0, 1] and {row["faces"] for row in rows[1:]} == {2}
+    assert [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()] == rows
+    lines = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))
+    assert sorted(path.name for path in (tmp_path / "pts").iterdir()) == ["a.pts", "b.pts", "b_1.pts"]
+    for row, line, name in zip(rows, lines, ("a", "b", "b_1")):
+        points = np.array([[float(line[f"{axis}{i}"]) for axis in "xy"] for i in range(68)])
+        np.testing.assert_allclose(points, row["landmarks"], atol=6e-4)
+        np.testing.assert_allclose(read_pts(tmp_path / "pts" / f"{name}.pts"), row["landmarks"], atol=6e-5)
+    capsys.readouterr()
+    assert run(*photos, "--format", "json") == 0                                   # printed where there is no --out
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_nothing_of_many_is_written_over(album, tmp_path, capsys):
+    before = {path.name: path.read_bytes() for path in album.iterdir()}
+    os.link(album / "a.png", tmp_path / "hard.csv")
+    for options in (["--overlays", album], ["--out", album], ["--format", "csv", "--out", album / "A.PNG"],
+                    ["--format", "csv", "--out", tmp_path / "hard.csv"], ["--format", "pts"],
+                    ["--overlays", tmp_path / "hard.csv"], ["--json", tmp_path / "x.json"], [*BOX],
+                    ["--out", tmp_path / "x", "--overlays", tmp_path / "y"], ["--model", "nobody"]):
+        failed(capsys, album, *options)
+    assert {path.name: path.read_bytes() for path in album.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["album", "hard.csv"]
+
+
+def test_names_of_what_is_written():
+    assert stems([Path("x/a.png"), Path("x/A.jpg"), Path("y/b.png")]) == ["a_png", "A_jpg", "b"]

@@ -121,7 +121,7 @@ def test_a_turned_crop_is_undone_down_to_the_photo(model, box):
 
 def test_the_hourglass_finds_the_face(model):
     found = align(PHOTO, model=model, device="cpu")
-    np.testing.assert_array_equal(found.box, detection.find(PHOTO, zoo.load("hourglass", "cpu")))
+    np.testing.assert_array_equal(found.box, detection.find(PHOTO, zoo.load("hourglass", "cpu")).box)
 
 
 def test_the_command_line(model, tmp_path):

@@ -64,7 +64,7 @@ def one_euro(values, how, fps, size):
     return np.stack(out)
 
 
-@pytest.mark.parametrize("how", [OneEuro(), OneEuro(0.5, 3.0, 2.0)])
+@pytest.mark.parametrize("how", [HOW, OneEuro(0.7, 3.0, 2.0)])
 def test_every_landmark_goes_through_its_own_filter(how):
     points = walk()
     wanted = np.stack([one_euro(points[:, k], how, 24.0, 80.0) for k in range(points.shape[1])], 1)
@@ -233,8 +233,8 @@ def test_noise_on_a_still_face_is_calmed(face, network):
     def jitter(points):
         return np.sqrt((np.diff(points[10:], axis=0) ** 2).mean())
     assert 0 < jitter(calm) < jitter(raw) / 3
-    np.testing.assert_allclose(calm, run(raw, size=1.0, how=OneEuro(1.0, 20.0 / np.ptp(raw[0], axis=0).max())),
-                               atol=0.05)                       # a filter that is given does the same from outside
+    outside = run(raw, OneEuro(HOW.min_cutoff, HOW.beta / np.ptp(raw[0], axis=0).max()), size=1.0)
+    np.testing.assert_allclose(calm, outside, atol=0.05)         # the same, but for the size of each frame's face
     given = [one.face.landmarks for one in track(frames[:8], network, smooth=OneEuro(1e9, 0.0))]
     np.testing.assert_allclose(given, raw[:8], atol=1e-6)
 

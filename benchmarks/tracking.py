@@ -68,7 +68,7 @@ def filtered(points: NDArray, how: OneEuro) -> NDArray[np.float64]:
     """What the filter makes of landmarks (T, 68, 2), as ``track`` calls it."""
     motion, out = None, []
     for i, frame in enumerate(points):
-        motion = tracking.smoothed(motion, frame, i / FPS, float(np.ptp(frame, axis=0).max()), how)
+        motion = tracking.smoothed(motion, frame, i / FPS, tracking.face_size(upright_matrix(frame, 128), 128), how)
         out.append(motion.points)
     return np.stack(out)
 

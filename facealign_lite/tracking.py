@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from facealign_lite import geometry, looks, zoo
 from facealign_lite.align import FINDER, Alignment
 from facealign_lite.arrays import finite, number
-from facealign_lite.data import box_of, crop_matrix, load_image
+from facealign_lite.data import MARGIN, box_of, crop_matrix, load_image
 from facealign_lite.detection import FACE, best_face, find, proposals
 from facealign_lite.nets import Reading
 
@@ -295,7 +295,8 @@ def _followed(frames: Iterable[tuple[float, NDArray]], network: nn.Module, finde
             if seen is not None:
                 expected, face = seen.following, _face(picture, seen, network, finder)
                 if how is not None:
-                    motion = smoothed(motion, face.landmarks, seconds, (face.box[2:] - face.box[:2]).max(), how)
+                    side = face_size(seen.following, finder.config.image_size)
+                    motion = smoothed(motion, face.landmarks, seconds, side, how)
                     face = _moved_to(face, motion.points)
             yield picture, Tracked(index, seconds, face, detected)
     finally:
@@ -360,6 +361,12 @@ def moved(matrix: NDArray, size: int) -> float:
     """How far a map (2, 3) from crop to crop moves the corner that it moves most, in sides of the crop."""
     corners = np.array([[-0.5, -0.5], [size - 0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
     return float(np.linalg.norm(geometry.transform(corners, matrix) - corners, axis=1).max() / size)
+
+
+def face_size(matrix: NDArray, size: int) -> float:
+    """Longer side, in pixels of the picture, of the upright face that a crop of ``size`` pixels was made for."""
+    # the crop shows 1 + MARGIN sides, enlarged by the root of the determinant
+    return float(size / (1 + MARGIN) / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
 def _on_picture(box: NDArray, shape: tuple[int, ...]) -> bool:

@@ -233,7 +233,7 @@ def test_noise_on_a_still_face_is_calmed(face, network):
     def jitter(points):
         return np.sqrt((np.diff(points[10:], axis=0) ** 2).mean())
     assert 0 < jitter(calm) < jitter(raw) / 3
-    outside = run(raw, OneEuro(HOW.min_cutoff, HOW.beta / np.ptp(raw[0], axis=0).max()), size=1.0)
+    outside = run(raw, size=tracking.face_size(upright_matrix(raw[0], 96), 96))
     np.testing.assert_allclose(calm, outside, atol=0.05)         # the same, but for the size of each frame's face
     given = [one.face.landmarks for one in track(frames[:8], network, smooth=OneEuro(1e9, 0.0))]
     np.testing.assert_allclose(given, raw[:8], atol=1e-6)
@@ -287,6 +287,14 @@ def test_how_far_a_crop_has_moved_is_in_its_sides(offset):
     about = geometry.compose(geometry.similarity(1.0, 0.0, (63.5, 63.5)), geometry.compose(
         geometry.similarity(1 + 2 * offset), geometry.similarity(1.0, 0.0, (-63.5, -63.5))))
     assert tracking.moved(about, 128) == pytest.approx(offset * 2**0.5)
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.6, -2.0])
+def test_the_size_of_a_face_is_that_of_its_upright_box(face, angle):
+    points = geometry.transform(face.landmarks, geometry.similarity(2.0, angle))
+    level = geometry.similarity(1.0, -np.arctan2(*(points[45] - points[36])[::-1]))
+    side = np.ptp(geometry.transform(points, level), axis=0).max()
+    assert tracking.face_size(upright_matrix(points, 96), 96) == pytest.approx(side, rel=1e-9)
 
 
 def test_a_crop_of_something_else_is_not_settled_in(face, network):

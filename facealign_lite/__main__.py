@@ -1,6 +1,7 @@
 """``python -m facealign_lite photo.jpg --out overlay.png``: find the face, draw its landmarks or its contours.
 
 Many at once, files, folders or globs: ``python -m facealign_lite photos/ --all --format jsonl --out faces.jsonl``.
+``python -m facealign_lite --video clip.mp4 --out annotated.mp4`` follows the face of a video, or of a camera.
 """
 
 import argparse
@@ -11,17 +12,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from facealign_lite import markups, zoo
 from facealign_lite.align import Alignment, align, align_all, align_many
 from facealign_lite.data import load_image, write_atomic
 from facealign_lite.data.files import same_file
+from facealign_lite.tracking import Tracked, Video, follow
 
 PARTS = (((0, 17), (86, 180, 233)), ((17, 27), (230, 159, 0)), ((27, 36), (0, 158, 115)), ((36, 48), (240, 228, 66)),
          ((48, 68), (204, 121, 167)))       # Okabe and Ito's colours, as in plots.py, which needs matplotlib
@@ -46,8 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         others done; 2 with one line on stderr if nothing was done.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)     # OpenCV would add lines
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")                   # and so would FFmpeg inside it
     try:
         options = _arguments(arguments)
+        if options.video is not None:
+            _run_video(options)
+            return 0
         photos = expand(options.images)
         single = photos == options.images and len(photos) == 1
         if single and not (options.all or options.format or options.overlays):
@@ -67,11 +75,15 @@ def _complain(text: str) -> None:
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(prog="facealign_lite", description="Draw the landmarks of the faces in photos, or their contours.")
-    parser.add_argument("images", type=Path, nargs="+", metavar="image",
+    parser.add_argument("images", type=Path, nargs="*", metavar="image",
                         help="photo, PNG, JPEG or what OpenCV reads; a folder of them, or a glob")
+    parser.add_argument("--video", metavar="FILE_OR_NUMBER",
+                        help="instead of a photo a video, or a camera by its number until Ctrl-C: its face is followed")
+    parser.add_argument("--raw", action="store_true", help="do not smooth the landmarks of a video")
     parser.add_argument("--out", type=Path, help="without --format: the photo with its landmarks, as PNG, or a folder "
-                        "for those of several photos; with it: a file, or a folder, for the numbers")
-    parser.add_argument("--json", type=Path, help="write landmarks, scores and box of one photo here")
+                        "for those of several photos; with it: a file, or a folder, for the numbers; of a video an MP4")
+    parser.add_argument("--json", type=Path, help="write landmarks, scores and box of one photo here; of a video a "
+                        "line a frame")
     parser.add_argument("--format", choices=FORMATS, help="of the numbers; without --out they are printed; pts, one "
                         "file a face as 300-W has them, needs a folder")
     parser.add_argument("--overlays", type=Path, help="write every photo with its landmarks into this folder, as PNG")
@@ -80,7 +92,16 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help="the face from brows to chin, in pixels; found by itself if not given")
     parser.add_argument("--model", default="hourglass", help=f"one of {', '.join(zoo.names())}, or a weights file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if bool(options.images) == (options.video is not None):
+        raise ValueError("a photo or --video must be given" + ", not both" * bool(options.images))
+    if options.video is not None and options.box is not None:
+        raise ValueError("--box must not be given with --video: its face is found")
+    if options.video is not None and (options.all or options.format or options.overlays):
+        raise ValueError("--all, --format and --overlays must not be given with --video: it writes --out and --json")
+    if options.video is None and options.raw:
+        raise ValueError("--raw must be given with --video alone")
+    return options
 
 
 def expand(given: Sequence[Path]) -> list[Path]:
@@ -127,8 +148,6 @@ def _line(image: Path, faces: Sequence[Alignment]) -> str:
 
 def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
     """Align the photos, name the bad ones, write the rest; 1 if there were bad ones."""
-    from tqdm import tqdm
-
     if options.json is not None:
         raise ValueError("--json is for one photo and its largest face; use --format json --out FILE")
     if options.box is not None and (len(photos) > 1 or options.all):
@@ -226,9 +245,69 @@ def stems(photos: Sequence[Path]) -> list[str]:
             for photo, stem in zip(photos, plain)]
 
 
+def _run_video(options: argparse.Namespace) -> None:
+    """Follow the face of a video or a camera; Ctrl-C ends a camera, and what was written is kept."""
+    if options.out is not None and options.out.suffix.lower() != ".mp4":
+        raise ValueError(f"--out must end in .mp4, got {options.out}")
+    _check_outputs(options)
+    video = Video(int(options.video) if options.video.isdecimal() else options.video)
+    frames = faces = anew = 0
+    with closing(video), ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=video.count, unit=" frames", disable=None))     # on stderr, a terminal's
+        lines = options.json and stack.enter_context(open(stack.enter_context(_unfinished(options.json)), "w"))
+        path, writer = options.out and stack.enter_context(_unfinished(options.out)), None
+        try:
+            for picture, seen in follow(video, options.model, options.device, smooth=not options.raw):
+                frames, faces, anew = frames + 1, faces + (seen.face is not None), anew + seen.detected
+                if lines:
+                    lines.write(as_json_line(seen) + "\n")
+                if path is not None:
+                    if writer is None:
+                        writer = stack.enter_context(_writer(path, video.fps, picture))
+                    drawn = picture if seen.face is None else overlay(picture, seen.face)
+                    writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR if drawn.ndim == 3 else cv2.COLOR_GRAY2BGR))
+                bar.update()
+        except KeyboardInterrupt:
+            if not (video.camera and frames):
+                raise
+    _say(f"{options.video}: {frames} frames, a face in {faces}, found anew {anew} times"
+         + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to: afterwards it is that of ``path``, and after an error it is gone."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {path}: it is there and is no ordinary file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+    temporary = target.with_name(f".{target.stem[:40]}.{os.getpid()}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _writer(path: Path, fps: float, picture: NDArray) -> Iterator[cv2.VideoWriter]:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, picture.shape[1::-1])
+    if not writer.isOpened():
+        raise OSError(f"cannot write a video of {picture.shape[1]} x {picture.shape[0]} to {path.parent}")
+    try:
+        yield writer
+    finally:
+        writer.release()
+
+
 def _check_outputs(options: argparse.Namespace) -> None:
     """Nothing that is read is written over, and nothing is written twice."""
-    taken = {"the image": options.image, "--model": options.model}
+    taken = {"the image": options.image, "--model": options.model} if options.video is None else {
+        "--video": options.video, "--model": options.model}
     for name, path in (("--out", options.out), ("--json", options.json)):
         if path is None:
             continue
@@ -246,12 +325,24 @@ def _say(text: str, end: str = "\n") -> None:
 
 def as_row(found: Alignment, image: Path, model: str) -> dict:
     """The alignment as plain lists and numbers; pixels of the image, 0-based centres."""
-    content = {"image": str(image), "model": model, "box": found.box.tolist(),
-               "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
+    return {"image": str(image), "model": model} | as_dict(found)
+
+
+def as_dict(found: Alignment) -> dict[str, Any]:
+    """What is written of a face."""
+    content = {"box": found.box.tolist(), "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
     if found.contours is not None:
         content |= {"anchors": dict(zip(markups.ANCHORS, found.anchors.tolist())),
                     "contours": {name: line.tolist() for name, line in found.contours.items()}}
     return content
+
+
+def as_json_line(seen: Tracked) -> str:
+    """A frame of a video as JSON; the face is null where there is none."""
+    face = seen.face
+    content = {"frame": seen.index, "seconds": round(seen.seconds, 6), "detected": seen.detected,
+               "face": face and as_dict(face)}
+    return json.dumps(content)
 
 
 def as_text(rows: Sequence[dict], form: str) -> str:

@@ -42,9 +42,11 @@ def hold(path: str | Path, wait: bool = False) -> Iterator[None]:
             who = file.read().strip() or "another process"
             file.close()
             raise Held(f"{path.parent} is held by {who}; wait for it, or take another folder") from None
-        # its holder may have removed it between our opening and locking: then it is no longer the lock
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break
+        # its holder may have removed it between our opening and locking: then it is no longer the lock. Asked in one
+        # question: a third may remove the next one between two
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
         file.close()
     try:
         file.truncate(0)

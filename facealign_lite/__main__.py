@@ -86,11 +86,20 @@ def _say(text: str) -> None:
 def as_json(found: Alignment, options: argparse.Namespace) -> str:
     """The alignment as JSON; pixels of the image, 0-based centres."""
     content = {"image": str(options.image), "model": options.model, "box": found.box.tolist(),
-               "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
+               "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist(), "pose": pose_of(found)}
     if found.contours is not None:
         content |= {"anchors": dict(zip(markups.ANCHORS, found.anchors.tolist())),
                     "contours": {name: line.tolist() for name, line in found.contours.items()}}
     return json.dumps(content)
+
+
+def pose_of(found: Alignment) -> dict[str, float] | None:
+    """Yaw, pitch and roll in degrees; None where the landmarks tell none."""
+    try:
+        pose = found.pose()
+    except ValueError:
+        return None
+    return {"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll}
 
 
 def overlay(picture: NDArray, found: Alignment) -> NDArray[np.uint8]:

@@ -2,8 +2,8 @@
 
 Points (N, K, 2) or (K, 2), arrays or tensors, in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %.
 Nothing is mutated. NaN is refused unless it is said what it means: ``mask`` leaves out landmarks that were not
-annotated, ``missing`` is the error of a face that was not found. Infinity is such an error: ``failure_rate``, ``ced`` and
-``auc`` count it as a failure at every threshold.
+annotated, ``missing`` is the error of a face that was not found. Infinity is such an error: ``failure_rate``, ``ced``
+and ``auc`` count it as a failure at every threshold.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 """How a face is turned, and its landmarks in 3D, from 68 landmarks in one picture.
 
 Both come from the rendered heads (``tools/build_pose.py``, record ``results/pose.json``). The angles are a quadratic
-function of the landmarks, fitted by ridge regression: measured beside ``cv2.solvePnP`` with the mean head it errs less in
-all three. The points in 3D are a linear model, mean head and principal components, bent by ridge regression until its
-picture lies on the landmarks.
+function of the landmarks, fitted by ridge regression: measured beside ``cv2.solvePnP`` with the mean head it errs less
+in all three. The points in 3D are a linear model, mean head and principal components, bent by ridge regression until
+its picture lies on the landmarks.
 
 Head axes: x to the person's left, y up, z out of the face. Camera axes: x to the right of the picture, y up, z towards
 the viewer. The unit is the distance between the outer eye corners of the mean head.
@@ -30,8 +30,8 @@ from facealign_lite import geometry, markups
 from facealign_lite.arrays import finite
 
 ASSET = Path(__file__).parent / "assets" / "pose.npz"
-# The chin and what is within the outline. Elsewhere a jaw means two things, the outline that is seen (300-W) and the bone
-# (AFLW2000-3D): with all 68 landmarks of the first, angles err by a third less, and of the second by tens of degrees.
+# The chin and what is within the outline. Elsewhere a jaw means two things, the outline that is seen (300-W) or the
+# bone (AFLW2000-3D): read as well, yaw and pitch err by a third less on the first, and by ten degrees on the second.
 READ = np.r_[7:10, 17:68]
 DISTANCE = 10.0       # of a camera nobody describes, in eye distances: about a metre; rendered faces have 5 to 17
 ROUNDS = 3            # of the points in 3D: their depths change the perspective, which changes their depths

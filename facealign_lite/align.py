@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from facealign_lite import geometry, looks, zoo
 from facealign_lite.data import check_box, load_image
 from facealign_lite.detection import find
-from facealign_lite.pose import Pose, head_pose
+from facealign_lite.pose import HeadPose, head_pose
 
 FINDER = "hourglass"      # whatever network reads the face, this one looks for it: its scores are those of FACE
 
@@ -34,7 +34,7 @@ class Alignment:
     reliable: NDArray[np.bool_] | None = None           # (K,) from networks that rebuild what they do not see
     theta: NDArray[np.float64] | None = None            # (2, 3) by which such a network straightened its last crop
 
-    def pose(self) -> Pose:
+    def pose(self) -> HeadPose:
         """Yaw, pitch and roll, see ``pose.head_pose``; ValueError where there are no 68 landmarks of a face."""
         return head_pose(self.landmarks, str(len(self.landmarks)))
 

@@ -15,7 +15,7 @@ the viewer. The unit is the distance between the outer eye corners of the mean h
 | roll | its chin is turned to the right of the picture | leans counter-clockwise, as one sees it |
 
 These are the signs of ``synthetic.Scene``, whose rotation is roll after pitch after yaw. 300W-LP and AFLW2000-3D
-(``Pose_Para``) count all three the other way round, and in the order roll, yaw, pitch: ``Pose.as_300w_lp`` gives
+(``Pose_Para``) count all three the other way round, and in the order roll, yaw, pitch: ``HeadPose.as_300w_lp`` gives
 theirs, but for the zero of the pitch, which each head model puts elsewhere.
 """
 
@@ -78,7 +78,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Pose:
+class HeadPose:
     """Angles in degrees, signs as in the table of this module."""
 
     yaw: float
@@ -100,7 +100,7 @@ class Pose:
                 float(np.arctan2(r[0, 1], r[0, 0])))
 
 
-def head_pose(landmarks: ArrayLike, markup: str = "68", image_size: tuple[int, int] | None = None) -> Pose:
+def head_pose(landmarks: ArrayLike, markup: str = "68", image_size: tuple[int, int] | None = None) -> HeadPose:
     """How the face is turned.
 
     Args:
@@ -125,7 +125,7 @@ def head_pose(landmarks: ArrayLike, markup: str = "68", image_size: tuple[int, i
         x, y = (landmarks.mean(0) - (size - 1) / 2) * [1, -1]
         angles = angles_of(_towards(np.array([-x, -y, size.max()])) @ rotation(*angles))
     yaw, pitch, roll = (float(angle) for angle in angles)
-    return Pose(yaw, pitch, (roll + 180) % 360 - 180, fitted.error)
+    return HeadPose(yaw, pitch, (roll + 180) % 360 - 180, fitted.error)
 
 
 def points_3d(landmarks: ArrayLike, markup: str = "68", frame: str = "image") -> Array:

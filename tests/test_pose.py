@@ -89,12 +89,12 @@ def test_off_the_axis_the_line_of_sight_is_added(scenes):
 
 def test_angles_of_300w_lp_build_the_same_rotation():
     """face3d's angle2matrix_3ddfa: R = R_x R_y R_z, each in the sense opposite to the right hand's."""
-    found = pose.Pose(31.0, -12.0, 17.0, 0.0)
+    found = pose.HeadPose(31.0, -12.0, 17.0, 0.0)
     pitch, yaw, roll = found.as_300w_lp()
     x, y, z = (Rotation.from_rotvec(-angle * axis).as_matrix() for angle, axis in zip((pitch, yaw, roll), np.eye(3)))
     np.testing.assert_allclose(x @ y @ z, found.rotation, atol=1e-12)
     for i, name in enumerate(("pitch", "yaw", "roll")):
-        assert pose.Pose(**{"yaw": 0, "pitch": 0, "roll": 0, "error": 0, name: 10.0}).as_300w_lp()[i] < 0
+        assert pose.HeadPose(**{"yaw": 0, "pitch": 0, "roll": 0, "error": 0, name: 10.0}).as_300w_lp()[i] < 0
 
 
 def test_98_landmarks_are_read_as_their_68(scenes):

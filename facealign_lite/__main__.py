@@ -330,7 +330,8 @@ def as_row(found: Alignment, image: Path, model: str) -> dict:
 
 def as_dict(found: Alignment) -> dict[str, Any]:
     """What is written of a face."""
-    content = {"box": found.box.tolist(), "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist()}
+    content = {"box": found.box.tolist(), "landmarks": found.landmarks.tolist(), "scores": found.scores.tolist(),
+               "pose": pose_of(found)}
     if found.contours is not None:
         content |= {"anchors": dict(zip(markups.ANCHORS, found.anchors.tolist())),
                     "contours": {name: line.tolist() for name, line in found.contours.items()}}
@@ -343,6 +344,15 @@ def as_json_line(seen: Tracked) -> str:
     content = {"frame": seen.index, "seconds": round(seen.seconds, 6), "detected": seen.detected,
                "face": face and as_dict(face)}
     return json.dumps(content)
+
+
+def pose_of(found: Alignment) -> dict[str, float] | None:
+    """Yaw, pitch and roll in degrees; None where the landmarks tell none."""
+    try:
+        pose = found.pose()
+    except ValueError:
+        return None
+    return {"yaw": pose.yaw, "pitch": pose.pitch, "roll": pose.roll}
 
 
 def as_text(rows: Sequence[dict], form: str) -> str:

@@ -21,6 +21,7 @@ from facealign_lite.arrays import number
 from facealign_lite.data import check_box, load_image
 from facealign_lite.detection import Finding, find_all, some, well_seen
 from facealign_lite.nets import Reading
+from facealign_lite.pose import HeadPose, head_pose
 
 FINDER = "hourglass"      # whatever network reads the face, this one judges where it is: FACE is of its scores
 END = object()
@@ -42,6 +43,10 @@ class Alignment:
     reliable: NDArray[np.bool_] | None = None           # (K,) from networks that rebuild what they do not see
     theta: NDArray[np.float64] | None = None            # (2, 3) by which such a network straightened its last crop
     faces: int | None = None                            # seen in the image; None where the box was given
+
+    def pose(self) -> HeadPose:
+        """Yaw, pitch and roll, see ``pose.head_pose``; ValueError where there are no 68 landmarks of a face."""
+        return head_pose(self.landmarks, str(len(self.landmarks)))
 
 
 def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | nn.Module = "hourglass",

@@ -1,6 +1,14 @@
 """Every landmark markup as one table: groups, mirror pairs, curves, and the indices that metrics divide by.
 
 "right" is the person's right, at the left of the image. Indices are 0-based; papers count from 1.
+
+A markup of your own is one call, before a network or a metric asks for it:
+
+    register(Markup("5", 5, groups={"eye": (0, 1), "nose": (2,), "mouth": (3, 4)}, flip=(1, 0, 2, 4, 3),
+                    normalizers={"inter_ocular": ((0,), (1,)), "inter_pupil": ((0,), (1,))}))
+
+Networks look theirs up by their number of landmarks: its name is that number. Curves and anchors may be left out; what
+needs them (boundaries, contours) says so.
 """
 
 from dataclasses import dataclass, field
@@ -71,8 +79,32 @@ class Markup:
 def get(name: str) -> Markup:
     """The markup of that name. Raises ValueError for an unknown one."""
     if not isinstance(name, str) or name not in MARKUPS:
-        raise ValueError(f"markup must be one of {', '.join(MARKUPS)}, got {name!r}")
+        raise ValueError(f"markup must be one of {', '.join(MARKUPS)}, or one that you add with markups.register, got "
+                         f"{name!r}")
     return MARKUPS[name]
+
+
+def register(markup: Markup) -> None:
+    """Make a markup known by its name, in this process: to ``get``, and so to metrics, crops and networks.
+
+    Raises:
+        ValueError: if another markup has its name, or it is none: a flip that is no order of its landmarks or does not
+            lead back, an index beyond its count, or a normaliser missing.
+    """
+    if not isinstance(markup, Markup):
+        raise ValueError(f"markup must be a Markup, got {type(markup).__name__}")
+    if markup.name in MARKUPS and MARKUPS[markup.name] != markup:
+        raise ValueError(f"markup must have a name of its own, and {markup.name!r} is another's")
+    everyone, flip = list(range(markup.count)), markup.flip
+    if sorted(flip) != everyone or [flip[i] for i in flip] != everyone:
+        raise ValueError(f"flip must be an order of {markup.count} landmarks that leads back to itself, got {flip}")
+    if missing := {"inter_ocular", "inter_pupil"} - set(markup.normalizers):
+        raise ValueError(f"normalizers must have inter_ocular and inter_pupil, got no {' and no '.join(missing)}")
+    used = {*markup.anchors.values()}.union(*markup.groups.values(), *markup.curves.values(),
+                                            *(end for ends in markup.normalizers.values() for end in ends))
+    if not used <= set(everyone):
+        raise ValueError(f"indices must be from 0 to {markup.count - 1}, got {sorted(used - set(everyone))}")
+    MARKUPS[markup.name] = markup
 
 
 def convert(points: ArrayLike, source: str, target: str) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """How wrong a prediction is: per-image errors first; everything else is a reduction of them.
 
 Points (N, K, 2) or (K, 2), arrays or tensors, in any pixels. Errors are fractions of the normaliser: 0.05 is 5 %.
-Nothing is mutated.
+Nothing is mutated. NaN is refused unless it is said what it means: ``mask`` leaves out landmarks that were not
+annotated, ``missing`` is the error of a face that was not found. Infinity is such an error: ``failure_rate``, ``ced``
+and ``auc`` count it as a failure at every threshold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import geometry, markups
-from facealign_lite.arrays import by_name, finite, floats, number
+from facealign_lite.arrays import by_name, finite, floats, number, plain
 
 NORMALIZERS = ("inter_ocular", "inter_pupil", "box", "diagonal")
 # the columns of ACE-Net's Table 1; brows are left out, as there
@@ -20,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 def nme(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", markup: str = "68",
-        box: ArrayLike | None = None) -> Array:
+        box: ArrayLike | None = None, mask: ArrayLike | None = None, missing: float | None = None) -> Array:
     """Normalised mean error of each image.
 
     Args:
@@ -35,38 +37,61 @@ def nme(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", ma
 
     Raises:
         ValueError: for wrong shapes, NaN, an unknown normaliser or markup, a normaliser of length zero, or a box that
-            is not (left, top, right, bottom) or lies elsewhere, as one does that is meant as (x, y, width, height).
+            is not (left, top, right, bottom) or lies elsewhere, as one does that is meant as (x, y, width, height); for
+            a mask that leaves an image without landmarks, or without the ends of its normaliser.
 
     Source: TAB Eq. 6, SCPAN Eq. 21, RHT Eq. 10, MSM Eq. 12.
     """
-    return per_landmark(pred, target, normalizer, markup, box).mean(1)
+    errors = per_landmark(pred, target, normalizer, markup, box, mask, missing)
+    # NaN stands where the mask is false; the sum over the others, which are at least one
+    counted = ~np.isnan(errors)
+    return np.where(counted, errors, 0).sum(1) / counted.sum(1)
 
 
 def per_landmark(pred: ArrayLike, target: ArrayLike, normalizer: str = "inter_ocular", markup: str = "68",
-                 box: ArrayLike | None = None) -> Array:
-    """The same before the mean over landmarks: (N, K)."""
-    pred, target = _points(pred, "pred", markup), _points(target, "target", markup)
+                 box: ArrayLike | None = None, mask: ArrayLike | None = None, missing: float | None = None) -> Array:
+    """The same before the mean over landmarks: (N, K), NaN where ``mask`` is false."""
+    pred, target = _shaped(pred, "pred", markup), _shaped(target, "target", markup)
     if pred.shape != target.shape:
         raise ValueError(f"pred and target must have one shape, got {pred.shape} and {target.shape}")
-    length = normalizing_length(target, normalizer, markup, box)
-    return finite(np.linalg.norm(pred - target, axis=-1) / length[:, None], "the errors of pred")
+    length = normalizing_length(target, normalizer, markup, box, mask)
+    counted = np.ones(target.shape[:2], bool) if mask is None else _mask(mask, target)
+    lost = np.zeros(len(pred), bool)
+    if missing is not None:
+        if not (missing := number(missing, "missing")) >= 0:
+            raise ValueError(f"missing must not be negative or NaN, got {missing}")
+        lost = np.isnan(pred).all((1, 2))
+    pred = np.where((counted & ~lost[:, None])[..., None], pred, 0)
+    finite(pred, "pred")
+    errors = np.linalg.norm(pred - np.where(counted[..., None], target, 0), axis=-1) / length[:, None]
+    errors = finite(errors, "the errors of pred")
+    if lost.any():
+        errors = np.where(lost[:, None], missing, errors)
+    return errors if mask is None else np.where(counted, errors, np.nan)
 
 
-def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", box: ArrayLike | None = None) -> Array:
+def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", box: ArrayLike | None = None,
+                       mask: ArrayLike | None = None) -> Array:
     """What the errors of each image are divided by, (N,) in pixels. Raises like ``nme``."""
-    target = _points(target, "target", markup)
+    target = _shaped(target, "target", markup)
+    if mask is not None:
+        target = np.where(_mask(mask, target)[..., None], target, np.nan)
+    else:
+        finite(target, "target")
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
     if normalizer in ("inter_ocular", "inter_pupil"):
         right, left = markups.get(markup).normalizers[normalizer]
         length = np.linalg.norm(target[:, list(right)].mean(1) - target[:, list(left)].mean(1), axis=-1)
     else:
-        box = np.concatenate([target.min(1), target.max(1)], axis=1) if box is None else _boxes(box, target)
+        box = (np.concatenate([np.nanmin(target, 1), np.nanmax(target, 1)], axis=1) if box is None
+               else _boxes(box, target))
         w, h = (box[:, 2:] - box[:, :2]).T
         length = np.sqrt(np.maximum(w * h, 0)) if normalizer == "box" else np.hypot(w, h)
     if not (length > 0).all():
         bad = np.flatnonzero(~(length > 0))
-        raise ValueError(f"{normalizer} must be a positive length, got {length[bad[0]]} for image {bad[0]}")
+        raise ValueError(f"{normalizer} must be a positive length, got {length[bad[0]]} for image {bad[0]}"
+                         + " (mask leaves out an end of it)" * bool(np.isnan(length[bad[0]])))
     return length
 
 
@@ -198,7 +223,11 @@ def auc(errors: ArrayLike, limit: float = 0.1) -> float:
 
 
 def _points(points: ArrayLike, name: str, markup: str) -> Array:
-    points = finite(points, name)
+    return finite(_shaped(points, name, markup), name)
+
+
+def _shaped(points: ArrayLike, name: str, markup: str) -> Array:
+    points = floats(points, name)
     points = points[None] if points.ndim == 2 else points
     count = markups.get(markup).count
     if points.ndim != 3 or points.shape[1:] != (count, 2) or len(points) == 0:
@@ -206,12 +235,24 @@ def _points(points: ArrayLike, name: str, markup: str) -> Array:
     return points
 
 
+def _mask(mask: ArrayLike, target: Array) -> NDArray[np.bool_]:
+    """(N, K) bool; the target is finite where it is true."""
+    mask = plain(mask, "mask")
+    mask = mask[None] if mask.ndim == 1 else mask
+    if mask.dtype != bool or mask.shape != target.shape[:2]:
+        raise ValueError(f"mask must be bool and {target.shape[:2]}, got {mask.dtype} and {mask.shape}")
+    if not mask.any(1).all():
+        raise ValueError(f"mask must leave landmarks of every image, got none of image {mask.any(1).argmin()}")
+    finite(np.where(mask[..., None], target, 0), "target")
+    return mask
+
+
 def _boxes(box: ArrayLike, target: Array) -> Array:
     """(N, 4), each around the middle of its landmarks."""
     box = finite(box, "box")
     if box.shape not in {(4,), (len(target), 4)} or box.size != 4 * len(target):
         raise ValueError(f"box must be one for each of {len(target)} images, ({len(target)}, 4), got shape {box.shape}")
-    box, middle = box.reshape(-1, 4), target.mean(1)
+    box, middle = box.reshape(-1, 4), np.nanmean(target, 1)
     good = (box[:, :2] < middle) & (middle < box[:, 2:])
     if not good.all():
         i = np.flatnonzero(~good.all(1))[0]
@@ -222,8 +263,8 @@ def _boxes(box: ArrayLike, target: Array) -> Array:
 
 def _errors(errors: ArrayLike) -> Array:
     errors = floats(errors, "errors").ravel()
-    if errors.size == 0 or not np.isfinite(errors).all() or (errors < 0).any():
-        raise ValueError("errors must be finite, not negative and at least one")
+    if errors.size == 0 or not (errors >= 0).all():                      # also false for NaN
+        raise ValueError("errors must be numbers, not negative and at least one; infinity is a face not found")
     return errors
 
 

@@ -51,6 +51,8 @@ def test_draws_68_points_on_the_astronaut(photo, tmp_path, capsys):
     left, top, right, bottom = found["box"]
     assert 150 < left < 205 and 60 < top < 110 and 245 < right < 300 and 160 < bottom < 205
     assert "wrote" in capsys.readouterr().out
+    pose = found["pose"]                                                   # she looks at us, her head upright
+    assert set(pose) == {"yaw", "pitch", "roll"} and abs(pose["yaw"]) < 15 and abs(pose["roll"]) < 10
 
 
 def test_contours_are_drawn_and_written(photo, tmp_path):
@@ -59,6 +61,7 @@ def test_contours_are_drawn_and_written(photo, tmp_path):
     out, told = tmp_path / "overlay.png", tmp_path / "out.json"
     assert main([str(photo), *BOX, "--model", str(weights), "--out", str(out), "--json", str(told)]) == 0
     found = json.loads(told.read_text())
+    assert found["pose"] is None                                           # anchors tell none
     assert list(found["anchors"]) == list(markups.ANCHORS) and set(found["contours"]) <= set(markups.CONTOURS)
     assert np.array(found["landmarks"]).tolist() == list(found["anchors"].values()) and len(found["scores"]) == 12
     assert all(np.isfinite(line).all() and np.shape(line)[1] == 2 for line in found["contours"].values())

@@ -1,10 +1,13 @@
 """The markup tables: whole, symmetric, and clear of the traps that have spoilt published figures."""
 
 import dataclasses
+import textwrap
 
 import numpy as np
 import pytest
+import torch
 
+from facealign_lite import markups, metrics
 from facealign_lite.markups import (
     ANCHOR_FLIP,
     ANCHORS,
@@ -15,9 +18,11 @@ from facealign_lite.markups import (
     CONVERSIONS,
     MARKUPS,
     SPARSE,
+    Markup,
     convert,
     get,
 )
+from facealign_lite.nets.reading import read_maps
 
 EACH = pytest.mark.parametrize("markup", MARKUPS.values(), ids=lambda m: m.name)
 PARTS = ("jaw", "brow", "nose", "eye", "mouth")
@@ -204,3 +209,48 @@ def test_the_tables_cannot_be_changed():
         get("68").count = 5
     with pytest.raises(TypeError):
         get("68").groups["jaw"] = ()
+
+
+# ---- markups of one's own --------------------------------------------------------------------------------------------
+
+FIVE = Markup("5", 5, groups={"eye": (0, 1), "nose": (2,), "mouth": (3, 4)}, flip=(1, 0, 2, 4, 3),
+              normalizers={"inter_ocular": ((0,), (1,)), "inter_pupil": ((0,), (1,))})
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.setattr(markups, "MARKUPS", dict(markups.MARKUPS))
+
+
+def test_a_markup_of_ones_own_is_known_to_metrics_and_readings(table):
+    with pytest.raises(ValueError, match="markups.register"):
+        get("5")
+    markups.register(FIVE)
+    markups.register(FIVE)                                     # twice is no harm
+    face = np.array([[10.0, 20], [50, 20], [30, 40], [15, 60], [45, 60]])
+    assert metrics.nme(face + [3, 4], face, markup="5") == pytest.approx(5 / 40)
+    maps = torch.rand(2, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps = torch.cat([maps, maps.flip(-1)[:, list(FIVE.flip)]])
+    both, one = read_maps(maps, 64, mirrored=True), read_maps(maps[:2], 64)
+    torch.testing.assert_close(both.points, one.points, atol=1e-3, rtol=0)
+
+
+def test_the_docstring_shows_that_markup(table):
+    example = markups.__doc__.split("asks for it:\n")[1].split("\n\nNetworks")[0]
+    exec(textwrap.dedent(example), vars(markups).copy())
+    assert get("5") == FIVE
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"name": "68"}, "another's"), ({"flip": (1, 0, 2, 4)}, "flip"), ({"flip": (1, 2, 0, 3, 4)}, "flip"),
+    ({"normalizers": {"inter_ocular": ((0,), (1,))}}, "inter_pupil"), ({"groups": {"eye": (0, 5)}}, "indices"),
+    ({"anchors": {"nose_tip": -1}}, "indices"), ({"curves": {"chin_boundary": (3, 9)}}, "indices")])
+def test_a_broken_markup_is_refused(table, changes, words):
+    with pytest.raises(ValueError, match=words):
+        markups.register(dataclasses.replace(FIVE, **changes))
+    assert "5" not in markups.MARKUPS
+
+
+def test_a_markup_is_one():
+    with pytest.raises(ValueError, match="Markup"):
+        markups.register({"name": "5"})

@@ -364,3 +364,56 @@ BAD[0, 3, 1] = np.nan
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+# ---- landmarks that were not annotated, faces that were not found ----------------------------------------------------
+
+@pytest.mark.parametrize("normalizer", metrics.NORMALIZERS)
+def test_masked_landmarks_do_not_count(normalizer):
+    """Against the definition: the mean over the others, wherever the masked ones lie, NaN included."""
+    pred, target = faces()
+    mask = np.ones((3, 68), bool)
+    mask[0, 3], mask[2, 50:60] = False, False
+    for lost in (np.nan, 1e6):
+        p, t = (np.where(mask[..., None], points, lost) for points in (pred, target))
+        length = metrics.normalizing_length(t, normalizer, mask=mask)
+        wanted = [np.linalg.norm(pred[i, mask[i]] - target[i, mask[i]], axis=1).mean() / length[i] for i in range(3)]
+        np.testing.assert_allclose(metrics.nme(p, t, normalizer, mask=mask), wanted)
+        each = metrics.per_landmark(p, t, normalizer, mask=mask)
+        assert (np.isnan(each) == ~mask).all()
+        assert length[1] == metrics.normalizing_length(target, normalizer)[1]
+    inside = target[0, mask[0]]
+    assert metrics.normalizing_length(target, "diagonal", mask=mask)[0] == pytest.approx(np.hypot(*np.ptp(inside, 0)))
+
+
+def test_a_mask_of_all_changes_nothing():
+    pred, target = faces()
+    np.testing.assert_array_equal(metrics.nme(pred, target, mask=np.ones((3, 68), bool)), metrics.nme(pred, target))
+
+
+def test_a_face_not_found_is_a_failure_of_infinite_error():
+    pred, target = faces()
+    pred[1] = np.nan
+    errors = metrics.nme(pred, target, missing=np.inf)
+    assert errors[1] == np.inf and np.isfinite(errors[[0, 2]]).all()
+    assert metrics.failure_rate(errors, 1e9) == pytest.approx(1 / 3)
+    np.testing.assert_allclose(metrics.ced(errors, [0, errors[[0, 2]].max()]), [0, 2 / 3])
+    assert metrics.auc(errors, 0.5) == pytest.approx(2 / 3 * metrics.auc(errors[[0, 2]], 0.5))
+    assert metrics.nme(pred, target, missing=0.3)[1] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda p, t: metrics.nme(np.where(np.arange(68)[:, None] < 68, np.nan, p), t), "pred"),
+    (lambda p, t: metrics.nme(np.where(np.arange(68)[:, None] == 4, np.nan, p), t, missing=np.inf), "pred"),
+    (lambda p, t: metrics.nme(p, np.where(np.arange(68)[:, None] == 4, np.nan, t), missing=np.inf), "target"),
+    (lambda p, t: metrics.nme(p, t, missing=-1.0), "missing"),
+    (lambda p, t: metrics.nme(p, t, missing=np.nan), "missing"),
+    (lambda p, t: metrics.nme(p, t, mask=np.ones((3, 67), bool)), "mask"),
+    (lambda p, t: metrics.nme(p, t, mask=np.ones((3, 68))), "mask"),
+    (lambda p, t: metrics.nme(p, t, mask=np.zeros((3, 68), bool)), "mask"),
+    (lambda p, t: metrics.nme(p, t, mask=np.tile(np.arange(68) != 36, (3, 1))), "inter_ocular"),
+    (lambda p, t: metrics.nme(p, np.where(np.arange(68)[:, None] == 4, np.nan, t), mask=np.ones((3, 68), bool)),
+     "target")])
+def test_nan_that_nobody_explained_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(*faces())

@@ -112,7 +112,8 @@ def align_many(images: Iterable[Any], boxes: Iterable[ArrayLike | None] | None =
         model, device: see ``align``.
 
     Yields:
-        for each image, in order, what ``align`` returns (the numbers differ by rounding), or the ValueError or OSError
+        for each image, in order, what ``align`` returns (the points differ by
+        some thousandths of a pixel, as a batch rounds otherwise), or the ValueError or OSError
         that it raises for that image; the others go on.
 
     Raises:

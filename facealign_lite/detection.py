@@ -112,7 +112,7 @@ def propose(picture: NDArray, device: torch.device | str = "cpu", quarters: int 
     Returns:
         boxes (N, 4) from brows to chin; angles (N,); scores (N,); boxes of one face only once.
     """
-    seen = np.ascontiguousarray(np.rot90(picture, quarters))
+    seen = np.rot90(picture, quarters).copy()             # its strides may be negative, which torch refuses
     detector, found, scale = blazeface.load(str(device)), [], 1.0
     while True:
         height, width = seen.shape[:2]

@@ -253,7 +253,8 @@ def test_distinct_against_a_plain_double_loop():
 
 
 def test_many_are_as_one_by_one(pair, astronaut, network, tmp_path):
-    """Convolutions of a batch round differently: up to 1e-3 pixels in a face of 100, 4e-5 in a score, were seen."""
+    """Convolutions of a batch round differently, so the second crop moves by 1e-5 pixels, and OpenCV takes its pixels
+    from places rounded to 1/32: 1.4e-3 pixels were seen in a face of 110, 4e-5 in a score."""
     images = [astronaut, tmp_path / "absent.png", pair[0], np.zeros((40, 40), np.uint8), astronaut[..., 0], "text.txt"]
     boxes = [ASTRONAUT, None, pair[1][1], None, None, None]
     many = list(align_many(images, boxes, batch_size=4, model=network))
@@ -263,7 +264,7 @@ def test_many_are_as_one_by_one(pair, astronaut, network, tmp_path):
         except (ValueError, OSError) as error:
             assert type(result) is type(error) and str(result) == str(error)
         else:
-            assert np.abs(result.landmarks - one.landmarks).max() < 1e-3 and result.faces == one.faces
+            assert np.abs(result.landmarks - one.landmarks).max() < 5e-3 and result.faces == one.faces
             np.testing.assert_array_equal(result.box, one.box)
             np.testing.assert_allclose(result.scores, one.scores, atol=1e-4)
     assert [isinstance(result, Exception) for result in many] == [False, True, False, True, False, True]

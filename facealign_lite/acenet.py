@@ -151,6 +151,23 @@ class AceNet(nn.Module):
         x = half + F.interpolate(self.up_2(x), scale_factor=2)
         return [*outputs, self.out(x)]                                          # (B, K, S/2, S/2)
 
+    def graph(self, outputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What of ``read`` is tensors all the way, for ``export``: it ends at the maps that contours are traced on.
+
+        Returns:
+            points and scores as in ``read``; ``contours`` (B, 13, S/2, S/2), heat in the order of ``markups.CONTOURS``,
+            of which ``read_contours`` makes curves. Of a network with other maps points and scores alone.
+        """
+        maps, ours = outputs[-1].float(), self.config.maps == ANCHORS + CONTOURS
+        found = dict(zip(("points", "scores"), self._anchors(maps[:, :ANCHORS] if ours else maps)))
+        return {**found, "contours": maps[:, ANCHORS:]} if ours else found
+
+    def _anchors(self, peaks: Tensor) -> tuple[Tensor, Tensor]:
+        """Where peaks (B, N, H, W) are in crop pixels, (B, N, 2), and how high, (B, N)."""
+        size = tuple(peaks.shape[-2:])
+        points = heatmaps.to_image(read_anchors(peaks, self.config.read_sigma), size, (2 * size[0], 2 * size[1]))
+        return points, peaks.amax((-2, -1)).clamp(0, 1)
+
     @torch.no_grad()
     def read(self, outputs: Sequence[Tensor], mirrored: bool = False) -> Reading:
         """Anchors and contours in crop pixels, from the fine maps.
@@ -178,9 +195,7 @@ class AceNet(nn.Module):
             straight, mirror = maps.chunk(2)
             maps = (straight + mirror.flip(-1)[:, list(flip)]) / 2
         size = tuple(maps.shape[-2:])
-        peaks = maps[:, :ANCHORS] if ours else maps
-        points = heatmaps.to_image(read_anchors(peaks, self.config.read_sigma), size, (2 * size[0], 2 * size[1]))
-        scores = peaks.amax((-2, -1)).clamp(0, 1)
+        points, scores = self._anchors(maps[:, :ANCHORS] if ours else maps)
         if not ours:
             return Reading(points, scores)
         lines = maps[:, ANCHORS:].cpu()

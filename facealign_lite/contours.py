@@ -68,7 +68,8 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
     if not 0 < reach < math.inf:
         raise ValueError(f"reach must be positive and finite, got {reach}")
     points = _polylines(contours, check)
-    if max(math.prod(points.shape[:-2]), 1) * height * width > LARGEST:
+    drawn = 1 if torch.compiler.is_exporting() else max(math.prod(points.shape[:-2]), 1)   # a batch left open has none
+    if drawn * height * width > LARGEST:
         raise ValueError(f"size must be of maps of at most {LARGEST} values in all, got {height} x {width} for "
                          f"contours of shape {tuple(points.shape)}")
     shape, points = points.shape[:-2], points.reshape(-1, *points.shape[-2:])          # (N, M, 2)
@@ -83,7 +84,7 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
     x = torch.arange(width, dtype=points.dtype, device=points.device) - middle[..., :1]        # (N, M - 1, W)
     y = torch.arange(height, dtype=points.dtype, device=points.device) - middle[..., 1:]       # (N, M - 1, H)
     along_x, along_y, across_x, across_y = x * ux, y * uy, -x * uy, y * ux
-    out = points.new_full((len(points), height, width), reach**2)
+    out = points.new_full((points.shape[0], height, width), reach**2)
     for i in range(points.shape[1] - 1):                                               # in place: three times as fast
         beyond = (along_x[:, i, None, :] + along_y[:, i, :, None]).abs_().sub_(half[:, i]).clamp_(min=0)   # (N, H, W)
         across = across_x[:, i, None, :] + across_y[:, i, :, None]

@@ -298,7 +298,7 @@ def _continued(patch: Tensor, inside: Tensor) -> Tensor:
 
     Exact for a Gaussian. Without it a peak near the border loses one flank and every decoder is pulled inwards.
     """
-    if bool(inside.all()):
+    if not torch.compiler.is_exporting() and bool(inside.all()):                # a graph takes the long way always
         return patch
     log = patch.clamp(min=SMALLEST).log()
     known = inside & (patch > SMALLEST)
@@ -354,6 +354,7 @@ def _check_points(points: Tensor, values: bool = True) -> Tensor:
 
 
 def _check_maps(heatmaps: Tensor, values: bool = True) -> Tensor:
+    values = values and not torch.compiler.is_exporting()                       # a graph cannot raise: NaN gives NaN
     if heatmaps.ndim < 2 or heatmaps.shape[-1] < 1 or heatmaps.shape[-2] < 1:
         raise ValueError(f"heatmaps must be (..., H, W) with at least one pixel, got shape {tuple(heatmaps.shape)}")
     if values and not torch.isfinite(heatmaps).all():

@@ -22,6 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from facealign_lite import export as graphs
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
 from facealign_lite.msm import Msm, MsmConfig
@@ -106,6 +107,22 @@ def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | 
                 "record": _written(record or {})}
     write_atomic(path, to_bytes(tensors, metadata))
     return path
+
+
+def export(name: str | os.PathLike | nn.Module, path: str | os.PathLike, format: str = "onnx") -> Path:
+    """Write a network as a graph that other programs run, crops in, landmarks and scores out; see ``export``.
+
+    Args:
+        name: one of ``names()``, the path of a weights file, or a network.
+        path: ends in ``.onnx``.
+        format: "onnx", the only one so far.
+
+    Raises:
+        ValueError: as ``load``, or for another format or ending.
+        ImportError: if the packages are missing that write ONNX: ``pip install "facealign-lite[onnx]"``.
+        OSError: if the disk refuses; an old file is then left as it was.
+    """
+    return graphs.export(name if isinstance(name, nn.Module) else load(name, "cpu"), path, format)
 
 
 def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:

@@ -142,6 +142,19 @@ class Msm(nn.Module):
         straight = straighten(images, theta)
         return Stages(theta, straight, self.hourglass(straight)[-1])
 
+    def graph(self, outputs: Stages) -> dict[str, Tensor]:
+        """What of ``read`` is tensors all the way, for ``export``: it ends before landmarks are rebuilt from exemplars.
+
+        Returns:
+            points (B, K, 2) in pixels of the rough crop and scores (B, K), what ``run(reconstruct=False)`` gives;
+            ``preliminary`` (B, K, 2), the points in pixels of the straight crop, and ``theta`` (B, 2, 3), from which
+            ``reliable``, ``dictionary.reconstruct`` and ``move`` make those of ``read``.
+        """
+        shape, w = look(outputs.logits, self.config)
+        theta = outputs.theta.float()
+        return {"points": move(shape, theta, self.config.image_size),
+                "scores": (w / self.config.clean_score).clamp(max=1), "preliminary": shape, "theta": theta}
+
     def read(self, outputs: Stages, mirrored: bool = False) -> Reading:
         """Landmarks in pixels of the rough crop, rebuilt as ``config`` says; see ``nets.reading`` and ``run``.
 

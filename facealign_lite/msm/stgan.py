@@ -155,8 +155,9 @@ def straighten(images: Tensor, theta: Tensor) -> Tensor:
 
     Source: MSM section III-A, the sampler.
     """
-    if images.ndim != 4 or len(images) != len(theta) or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images must be square, one for each of {len(theta)} theta, got shape {tuple(images.shape)}")
+    if images.ndim != 4 or images.shape[0] != theta.shape[0] or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images must be square, one for each of {theta.shape[0]} theta, "
+                         f"got shape {tuple(images.shape)}")
     places = grid(theta, images.shape[-1]).to(images.dtype)
     return F.grid_sample(images, places, padding_mode="border", align_corners=False)
 

@@ -9,13 +9,19 @@ from torch import Tensor
 from facealign_lite.heatmaps import decode, to_heatmap
 
 
-@lru_cache(maxsize=256)
 def constant(values: tuple, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers of the host as a tensor, made and brought to the device once: (nested) tuples of int, float or bool.
 
     Each ``torch.tensor`` of a list is a copy for which the processor waits, and none can be captured as a CUDA graph.
-    Not to be written to.
+    Not to be written to. A graph that is being compiled or exported has its own: what is made there is a stand-in
+    without numbers, which must not be kept for whoever calls next.
     """
+    return torch.tensor(values, dtype=dtype, device=device) if torch.compiler.is_compiling() else _kept(
+        values, device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept(values: tuple, device: torch.device, dtype: torch.dtype | None) -> Tensor:
     with torch.inference_mode(False):                                   # whoever asks first, training may use it too
         return torch.tensor(values, dtype=dtype, device=device)
 

@@ -9,6 +9,9 @@ A network of this library has three things beside ``forward``:
 - ``read(outputs, mirrored=False)``: a ``Reading`` of what ``forward`` gave. With ``mirrored`` the second half of the
   batch are the mirror images of the first, and the reading is of both together.
 
+One whose ``read`` is not made of tensors alone has ``graph(outputs)`` too, tensors by name: how far an exported graph
+can go (``export``).
+
 Shapes: B crops, K landmarks.
 """
 

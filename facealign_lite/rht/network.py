@@ -167,7 +167,7 @@ class ReferenceTransformer(nn.Module):
         if tuple(reference.shape) != shape or tuple(heat.shape) != (shape[0], self.maps, *shape[2:]):
             raise ValueError(f"reference and heat must be {shape} and {(shape[0], self.maps, *shape[2:])}, "
                              f"got {tuple(reference.shape)} and {tuple(heat.shape)}")
-        query, key = self.looks(torch.cat([target, reference]))[0].chunk(2)
+        query, key = self.looks(torch.cat([target, reference]))[0].split([shape[0], shape[0]])
         values, soft, hard, confidence, index, theta = self.values(heat), None, None, None, None, None
         if self.soft:
             confidence, index = correlate(query, key, self.patch)
@@ -267,8 +267,8 @@ class Rht(nn.Module):
         if self.transformer is not None:
             if reference is None or landmarks is None:
                 raise ValueError("reference and landmarks must be given, got None")
-            if tuple(landmarks.shape) != (len(image), self.config.landmarks, 2):
-                raise ValueError(f"landmarks must be ({len(image)}, {self.config.landmarks}, 2), "
+            if tuple(landmarks.shape) != (image.shape[0], self.config.landmarks, 2):
+                raise ValueError(f"landmarks must be ({image.shape[0]}, {self.config.landmarks}, 2), "
                                  f"got {tuple(landmarks.shape)}")
             heat = draw(landmarks.float(), self.config, check=False)
             moved = self.transformer(F.avg_pool2d(image, 2), reference, heat)

@@ -88,8 +88,8 @@ def transfer(value: Tensor, index: Tensor, confidence: Tensor) -> Tensor:
     """
     height, width = confidence.shape[-2:]
     s = scale_of(value, confidence)
-    if index.shape != (len(value), height * width):
-        raise ValueError(f"index must be ({len(value)}, {height * width}), got {tuple(index.shape)}")
+    if index.shape != (value.shape[0], height * width):
+        raise ValueError(f"index must be ({value.shape[0]}, {height * width}), got {tuple(index.shape)}")
     blocks = F.pixel_unshuffle(value, s).flatten(2)                                     # (B, C' s^2, H W)
     fetched = blocks.gather(-1, index[:, None].expand_as(blocks)).unflatten(-1, (height, width))
     # F_S = F_T * A
@@ -104,7 +104,7 @@ def _directions(features: Tensor, patch: int) -> Tensor:
 
 def scale_of(fine: Tensor, coarse: Tensor) -> int:
     """How many times finer ``fine`` is than ``coarse``, a whole number."""
-    if fine.ndim != 4 or coarse.ndim != 4 or coarse.shape[:2] != (len(fine), 1):
+    if fine.ndim != 4 or coarse.ndim != 4 or coarse.shape[:2] != (fine.shape[0], 1):
         raise ValueError(f"features and confidence must be (B, C, sH, sW) and (B, 1, H, W), got {tuple(fine.shape)} "
                          f"and {tuple(coarse.shape)}")
     s = fine.shape[-1] // coarse.shape[-1]
@@ -131,7 +131,7 @@ def hard_transform(value: Tensor, theta: Tensor) -> Tensor:
 
     Source: RHT Eq. 4. -1 and 1 are the outer edges of the border pixels, -0.5 and W - 0.5, not their centres.
     """
-    if value.ndim != 4 or theta.shape != (len(value), 2, 3):
+    if value.ndim != 4 or theta.shape != (value.shape[0], 2, 3):
         raise ValueError(f"value and theta must be (B, C, H, W) and (B, 2, 3), got {tuple(value.shape)} and "
                          f"{tuple(theta.shape)}")
     # places in half floats would be off by a tenth of a pixel

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from facealign_lite import contours, markups
 from facealign_lite.heatmaps import Size
+from facealign_lite.nets import constant
 
 Indices = tuple[int, ...]
 
@@ -70,7 +71,7 @@ def curves(points: ArrayLike | Tensor, boundaries: Sequence[Indices], n: int = 6
     _check(boundaries, points)
     longest = max(map(len, boundaries))
     rows = tuple(line[min(m, len(line) - 1)] for line in boundaries for m in range(longest))
-    at = points.double().index_select(-2, _index(rows, points.device)).unflatten(-2, (len(boundaries), longest))
+    at = points.double().index_select(-2, constant(rows, points.device)).unflatten(-2, (len(boundaries), longest))
     first, step = at[..., :1, :], torch.linalg.vector_norm(at.diff(dim=-2), dim=-1)     # (..., C, M - 1)
     if longest == 1:
         return first.expand(*first.shape[:-2], n, 2).to(points.dtype)
@@ -181,7 +182,7 @@ def decode_bali(heatmaps: Tensor, offsets: Tensor, radius: int = DECODE_RADIUS, 
                          f"got {tuple(offsets.shape)}")
     if radius < 0:
         raise ValueError(f"radius must not be negative, got {radius}")
-    if not heatmaps.isfinite().all():
+    if not torch.compiler.is_exporting() and not heatmaps.isfinite().all():     # a graph cannot raise: NaN gives NaN
         raise ValueError("heatmaps must be finite, got NaN or infinity")
     window = Window.around(heatmaps, radius)
     return window.vote(offsets.flatten(-2).gather(-1, window.index[..., None, :].expand(
@@ -203,7 +204,7 @@ def decode_field(heatmaps: Tensor, offsets: Tensor, boundaries: Sequence[Indices
     window = Window.around(heatmaps, radius)
     if not boundaries:
         return window.vote(torch.zeros_like(window.places, dtype=heatmaps.dtype), reach)
-    which, share = _through(tuple(boundaries), heatmaps.shape[1], heatmaps.device)
+    which, share = (constant(rows, heatmaps.device) for rows in _through(tuple(boundaries), heatmaps.shape[1]))
     flat, pixels = offsets.flatten(1), heatmaps.shape[-2] * heatmaps.shape[-1]
     vectors = 0
     for n in range(which.shape[1]):                    # of the boundaries through a landmark, most have one
@@ -277,7 +278,7 @@ class Window(NamedTuple):
         if reach is not None:
             near = counted & ((votes.detach() - self.at[..., None]).square().sum(-2) <= reach**2)
             heard = near.any(-1, keepdim=True)
-            counted = torch.where(heard, near, counted)
+            counted = near | counted & ~heard
             votes = torch.where(heard[..., None, :], votes, self.places.to(votes))
         heat = self.heat * counted
         heat = torch.where((heat > 0).any(-1, keepdim=True), heat, counted.to(heat))
@@ -308,14 +309,12 @@ def landmark_offsets(offsets: Tensor, boundaries: Sequence[Indices], count: int)
 
 
 @lru_cache(maxsize=16)
-def _through(boundaries: tuple[Indices, ...], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _through(boundaries: tuple[Indices, ...], count: int) -> tuple[tuple[Indices, ...], tuple[tuple[float, ...], ...]]:
     """Which boundaries pass each landmark and what each says in the mean, (K, n) both; 0 fills up."""
     rows = [[c for c, line in enumerate(boundaries) if k in line] for k in range(count)]
     most = max(map(len, rows))
-    with torch.inference_mode(False):
-        return (torch.tensor([[*row, *[0] * (most - len(row))] for row in rows], device=device),
-                torch.tensor([[*[1 / len(row)] * len(row), *[0.0] * (most - len(row))] if row else [0.0] * most
-                              for row in rows], device=device))
+    return (tuple((*row, *[0] * (most - len(row))) for row in rows),
+            tuple((*[1 / len(row)] * len(row), *[0.0] * (most - len(row))) if row else (0.0,) * most for row in rows))
 
 
 def _spline(points: Tensor, x: Tensor, count: Tensor, u: Tensor) -> Tensor:
@@ -360,16 +359,9 @@ def _spline(points: Tensor, x: Tensor, count: Tensor, u: Tensor) -> Tensor:
                for b, k in zip(basis(span, u), (-2, -1, 0)))
 
 
-@lru_cache(maxsize=64)
-def _index(order: Indices, device: torch.device) -> Tensor:
-    """``order`` as a tensor, made once, so that a captured step finds it on its device."""
-    with torch.inference_mode(False):
-        return torch.tensor(order, dtype=torch.long, device=device)
-
-
 def reorder(maps: Tensor, order: Sequence[int], axis: int = 1) -> Tensor:
     """``maps`` with the entries of ``axis`` in another order."""
-    return maps.index_select(axis, _index(tuple(order), maps.device))
+    return maps.index_select(axis, constant(tuple(order), maps.device))
 
 
 def _towards(points: Tensor, height: int, width: int, radius: int) -> tuple[Tensor, Tensor]:

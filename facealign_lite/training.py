@@ -145,14 +145,14 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             ``data.Crops`` has, is asked for fresh augmentation each epoch. One with ``draws(keys)`` and
             ``batch(draws)``, as ``data.BatchedCrops`` has, makes its batches on the device. One with ``order(rng)``
             says in which order its items come in an epoch; others are shuffled.
-        loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed, with names that the history has not.
+        loss: ``loss(outputs, batch)`` -> scalar, or named scalars to be summed, by other names than ``COLUMNS``.
         config: the run.
         resume: continue from the checkpoint in ``config.out`` if there is one.
         progress: show a bar.
 
     Returns:
         one row every ``log_every`` steps: step, lr, loss (mean since the row before), the named losses, and
-        gradient_norm.
+        gradient_norm. Of several processes each has the losses of its own share; the checkpoint has the first one's.
 
     Raises:
         ValueError: if ``data`` is empty, the batch cannot be shared among the processes, there is a checkpoint but

@@ -45,6 +45,8 @@ def names_in(path: Path) -> set[str]:
             (found if ours else foreign).update(part for word in words for part in word.split("."))
         elif isinstance(node, (ast.Name, ast.Attribute)):
             found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):    # type(network).__name__ == "Rht"
+            found.add(node.value)
     return found - foreign
 
 

@@ -279,8 +279,12 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
             if not going:
                 break
             try:
+                # between two steps if it can be, so that trainings save where they stand
+                soon = None if left is None else time.monotonic() + left - min(5.0, 0.1 * seconds)
                 with _alarm(left):
                     while going and (len(going) == together or not waiting):
+                        if soon is not None and time.monotonic() >= soon:
+                            raise OutOfTime
                         for name in list(going):
                             try:
                                 next(going[name])

@@ -318,7 +318,12 @@ class _Run:
                     if done == config.steps or (config.checkpoint_every and done % config.checkpoint_every == 0):
                         self.save(done)
                 bar.update()
-                yield done
+                try:
+                    yield done
+                except GeneratorExit:               # closed between two steps, when its time is up: nothing is lost
+                    if done < config.steps:
+                        self.save(done)
+                    raise
         self.graph, self.fixed = None, {}
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:

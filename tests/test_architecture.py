@@ -43,8 +43,11 @@ def names_in(path: Path) -> set[str]:
             words = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
             ours = getattr(node, "level", 0) or any(word.split(".")[0] == "facealign_lite" for word in words)
             (found if ours else foreign).update(part for word in words for part in word.split("."))
-        elif isinstance(node, (ast.Name, ast.Attribute)):
-            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            found.update(() if owner == "torch" else (node.attr,))              # torch.Generator is nobody's of ours
+        elif isinstance(node, ast.Name):
+            found.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):    # type(network).__name__ == "Rht"
             found.add(node.value)
     return found - foreign

@@ -213,6 +213,18 @@ def test_runs_side_by_side_end_as_they_do_alone():
         assert same(model, alone) and rows == histories[model]
 
 
+def test_a_run_that_is_closed_goes_on_where_it_stood(tmp_path):
+    config = replace(CONFIG, checkpoint_every=0, out=tmp_path)
+    run = steps(toy_model(), Toy(), toy_loss, config, progress=False)
+    for _ in range(17):
+        next(run)
+    run.close()
+    assert read_checkpoint(tmp_path / CHECKPOINT)[0]["step"] == 17
+    model, history = train(config, resume=True)
+    whole, rows = train()
+    assert same(model, whole) and history == rows
+
+
 class Batched(Toy):
     """The same data, whole batches at a time from numbers drawn before."""
 

@@ -102,12 +102,12 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
     return landmarks, scores
 
 
-def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None
-               ) -> tuple[Reading, NDArray[np.float64]]:
+def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None,
+               looks: int = 2) -> tuple[Reading, NDArray[np.float64]]:
     """Look in a box, then at the upright face just found, beside its mirror image.
 
     The second look is at the first crop, beside its mirror image, if the first tells no upright one, or the network
-    straightens crops itself and that one is ``NEAR``.
+    straightens crops itself and that one is ``NEAR``. With ``looks`` 1 there is none.
 
     Returns:
         the reading (of one crop), in pixels of the crop; the matrix (2, 3) from picture to that crop.
@@ -116,6 +116,8 @@ def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: 
     with in_eval_mode(network):
         picture, matrix = as_seen(picture, network), crop_matrix(box, size)
         first = look(picture, matrix[None], network, reference=reference)
+        if looks == 1:
+            return first, matrix
         straight = upright(first, size)
         if straight is not None and (first.theta is None or np.linalg.norm(straight[:, :2] - np.eye(2), 2) > NEAR):
             matrix = geometry.compose(straight, matrix)

@@ -60,7 +60,7 @@ def distances(contours: ArrayLike | Tensor | Sequence, size: int | tuple[int, in
     Takes and raises what ``encode`` does. Costs grow with the number of points and the map, whatever the values. What
     is drawn are targets: no gradient goes back to the contours.
     """
-    sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+    sides = (size, size) if isinstance(size, int) or np.ndim(size) == 0 else tuple(size)
     height, width = (number(side, "size") for side in (sides if len(sides) == 2 else (0, 0)))
     if not (1 <= height < 1 << 20 and 1 <= width < 1 << 20 and height % 1 == width % 1 == 0):
         raise ValueError(f"size must be at least one pixel, whole, one side or (height, width), got {size!r:.80}")

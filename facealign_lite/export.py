@@ -26,6 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,13 +86,12 @@ def export(network: nn.Module, path: str | os.PathLike, format: str = "onnx") ->
 def example(network: nn.Module, count: int = 2) -> tuple[Tensor, ...]:
     """What the network is called with, for ``count`` crops of noise, on its device."""
     config, device = network.config, next(iter(network.parameters())).device
-    noise, landmarks = torch.Generator().manual_seed(0), getattr(config, "landmarks", 1)
-    size = config.image_size
+    rng, landmarks, size = np.random.default_rng(0), getattr(config, "landmarks", 1), config.image_size
 
     def image(side: int) -> Tensor:
-        return torch.rand(count, config.in_channels, side, side, generator=noise) - 0.5
+        return torch.from_numpy(rng.random((count, config.in_channels, side, side), np.float32)) - 0.5
     made = {"image": image(size), "reference": image(size // 2),
-            "reference_landmarks": torch.rand(count, landmarks, 2, generator=noise) * (size // 2 - 1)}
+            "reference_landmarks": torch.from_numpy(rng.random((count, landmarks, 2), np.float32)) * (size // 2 - 1)}
     if unknown := [name for name in network.inputs if name not in made]:
         raise ValueError(f"network must take some of {', '.join(made)}, got one that takes {', '.join(unknown)}")
     return tuple(made[name].to(device) for name in network.inputs)

@@ -7,7 +7,6 @@ from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import make_interp_spline
 
 from facealign_lite.arrays import finite, floats, number
 
@@ -108,6 +107,8 @@ def spline(points: ArrayLike, n: int, degree: int = 2) -> Array:
     if not (step > 0).all():
         raise ValueError("points must not repeat one after the other")
     chord = np.append(0.0, np.cumsum(step))
+    from scipy.interpolate import make_interp_spline  # half a second that most callers of this module do not need
+
     return make_interp_spline(chord, points, k=degree)(np.linspace(0, chord[-1], n))
 
 

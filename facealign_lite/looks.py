@@ -107,19 +107,19 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
 
 
 def look_twice(picture: NDArray, box: ArrayLike, network: nn.Module, reference: tuple[Any, ArrayLike] | None = None,
-               angle: float = 0.0) -> tuple[Reading, NDArray[np.float64]]:
+               angle: float = 0.0, looks: int = 2) -> tuple[Reading, NDArray[np.float64]]:
     """``look_twice_each`` at one face."""
-    return look_twice_each([picture], [box], network, reference, [angle])[0]
+    return look_twice_each([picture], [box], network, reference, [angle], looks)[0]
 
 
 @torch.inference_mode()
 def look_twice_each(pictures: Sequence[NDArray], boxes: Sequence[ArrayLike], network: nn.Module,
-                    reference: tuple[Any, ArrayLike] | None = None, angles: Sequence[float] | None = None
-                    ) -> list[tuple[Reading, NDArray[np.float64]]]:
+                    reference: tuple[Any, ArrayLike] | None = None, angles: Sequence[float] | None = None,
+                    looks: int = 2) -> list[tuple[Reading, NDArray[np.float64]]]:
     """Look in a box of each picture, then at the upright face just found, beside its mirror image; all at once.
 
     The second look is at the first crop, beside its mirror image, if the first tells no upright one, or the network
-    straightens crops itself and that one is ``NEAR``.
+    straightens crops itself and that one is ``NEAR``. With ``looks`` 1 there is none.
 
     Args:
         pictures: of any sizes, one for each box.
@@ -137,6 +137,8 @@ def look_twice_each(pictures: Sequence[NDArray], boxes: Sequence[ArrayLike], net
 
     with in_eval_mode(network):
         first = _read(torch.cat(cuts(matrices)), network, False, reference)
+        if looks == 1:
+            return [(single(first, i), matrix) for i, matrix in enumerate(matrices)]
         for i, matrix in enumerate(matrices):
             straight = upright(one := single(first, i), size)
             if straight is not None and (one.theta is None or np.linalg.norm(straight[:, :2] - np.eye(2), 2) > NEAR):

@@ -115,3 +115,11 @@ def test_public_functions_are_typed_and_documented(path):
         if not ast.get_docstring(node):
             bare.append(f"{node.name}: docstring")
     assert not bare
+
+
+def test_the_front_door_opens_without_what_only_others_need():
+    """SciPy, scikit-image and matplotlib take a second to import, and a face in a given box needs none of them."""
+    code = ("import sys, facealign_lite.align; print([name for name in ('scipy', 'skimage', 'matplotlib', 'onnx', "
+            "'onnxruntime', 'onnxscript', 'h5py') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

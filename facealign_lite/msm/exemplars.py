@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from facealign_lite import markups
@@ -169,6 +168,8 @@ class ShapeDictionary:
 
         Source: MSM sections III-C and IV-C: N = 500.
         """
+        from scipy.cluster.vq import kmeans2  # scipy takes half a second, and who reads faces needs none of it
+
         shapes = canonical(shapes, markup)
         if not 1 <= n <= len(shapes):
             raise ValueError(f"n must be in 1 .. {len(shapes)}, the number of shapes, got {n}")

@@ -147,13 +147,14 @@ class Msm(nn.Module):
 
         Returns:
             points (B, K, 2) in pixels of the rough crop and scores (B, K), what ``run(reconstruct=False)`` gives;
-            ``preliminary`` (B, K, 2), the points in pixels of the straight crop, and ``theta`` (B, 2, 3), from which
-            ``reliable``, ``dictionary.reconstruct`` and ``move`` make those of ``read``.
+            ``preliminary`` (B, K, 2), the points in pixels of the straight crop, ``w`` (B, K), the scores before they
+            are cut at 1, and ``theta`` (B, 2, 3), from which ``reliable``, ``dictionary.reconstruct`` and ``move`` make
+            those of ``read``.
         """
         shape, w = look(outputs.logits, self.config)
-        theta = outputs.theta.float()
-        return {"points": move(shape, theta, self.config.image_size),
-                "scores": (w / self.config.clean_score).clamp(max=1), "preliminary": shape, "theta": theta}
+        w, theta = w / self.config.clean_score, outputs.theta.float()
+        return {"points": move(shape, theta, self.config.image_size), "scores": w.clamp(max=1), "preliminary": shape,
+                "w": w, "theta": theta}
 
     def read(self, outputs: Stages, mirrored: bool = False) -> Reading:
         """Landmarks in pixels of the rough crop, rebuilt as ``config`` says; see ``nets.reading`` and ``run``.

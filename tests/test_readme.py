@@ -1,0 +1,28 @@
+"""The figures that README prints are those of the records."""
+
+import json
+import re
+
+import pytest
+
+from facealign_lite.records import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+COLUMNS = ("mean", "median", "inner51", "failures")
+
+
+@pytest.mark.parametrize("row, measured", [("not one real photo seen", "box x 1.0, raw"),
+                                           ("labels adapted by a linear map", "box x 1.0, ridge map")])
+def test_the_table_of_photos(row, measured):
+    found = json.loads((ROOT / "results" / "photos_hourglass.json").read_text())["figures"][measured]
+    printed = re.search(rf"^\| this library, {row}[^|]*\|(.*)\|$", TEXT, re.M)[1].split("|")
+    assert [float(cell) for cell in printed] == [round(found[name], 2) for name in COLUMNS]
+
+
+def test_how_near_the_networks_come_on_photos():
+    errors = {}
+    for name in ("hourglass", "tab", "scpan", "rht"):
+        record = json.loads((ROOT / "results" / f"photos_{name}.json").read_text())
+        errors[name] = record["figures"]["box x 1.0, raw"]["mean"]
+    near = [errors[name] for name in ("hourglass", "tab", "scpan")]
+    assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3

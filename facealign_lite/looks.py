@@ -20,9 +20,9 @@ from facealign_lite.nets import Reading
 
 BATCH = 32            # crops a forward pass
 # A network that straightens its crops itself stays in the crop of the box where the upright one would differ from it by
-# less than this: a turn by 29 degrees, which such a network has learnt to undo, or half the size. Seen on 150 photos that
-# the file of training photos lists, as they are and turned by 40 degrees: it is as good as never moving on where that is
-# the better rule, and as always moving on where that is.
+# less than this: a turn by 29 degrees, which such a network has learnt to undo, or half the size. Seen on 150 photos
+# that the file of training photos lists, as they are and turned by 40 degrees: it is as good as never moving on where
+# that is the better rule, and as always moving on where that is.
 NEAR = 0.5
 
 

@@ -95,14 +95,16 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
     if len(samples) == 0:
         raise ValueError("samples must not be empty")
     path = Path(os.path.realpath(path))                    # where a link points to, so that it stays a link
-    _refuse_foreign(path)
-    _refuse_foreign(_aside(path), whole=False)
-    _sweep(path)
+    lock = path.with_name(f".{path.name}.lock")
+    with hold(lock, wait=True):                            # or what is looked at goes away between two looks
+        _refuse_foreign(path)
+        _refuse_foreign(_aside(path), whole=False)
+        _sweep(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     partial.mkdir(parents=True)
     try:
         _write(partial, samples, workers, progress)
-        with hold(path.with_name(f".{path.name}.lock"), wait=True):
+        with hold(lock, wait=True):
             _refuse_foreign(path)                          # rendering takes hours
             _swap(partial, path)
     finally:
@@ -166,9 +168,13 @@ def _refuse_foreign(path: Path, whole: bool = True) -> None:
 def _sweep(path: Path) -> None:
     """Take away what runs left that were killed more than a day ago; a run that goes on writes all the time."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        images = left / "images.npy"
-        if re.fullmatch(r"\.[0-9a-f]{16}\.partial", left.name[len(path.name) + 1:]) and images.is_file() and (
-                time.time() - images.stat().st_mtime > 86400):
+        if not re.fullmatch(r"\.[0-9a-f]{16}\.partial", left.name[len(path.name) + 1:]):
+            continue
+        try:
+            age = time.time() - (left / "images.npy").stat().st_mtime
+        except FileNotFoundError:                          # its run has just ended
+            continue
+        if age > 86400:
             shutil.rmtree(left, ignore_errors=True)
 
 

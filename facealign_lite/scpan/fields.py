@@ -361,7 +361,7 @@ def _spline(points: Tensor, x: Tensor, count: Tensor, u: Tensor) -> Tensor:
 
 def reorder(maps: Tensor, order: Sequence[int], axis: int = 1) -> Tensor:
     """``maps`` with the entries of ``axis`` in another order."""
-    return maps.index_select(axis, constant(tuple(order), maps.device))
+    return maps.index_select(axis, constant(tuple(order), maps.device, torch.long))
 
 
 def _towards(points: Tensor, height: int, width: int, radius: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from facealign_lite import markups, metrics, zoo
 from facealign_lite.align import align
@@ -27,9 +28,9 @@ WARM = 3
 LANDMARKS_68 = 68
 
 
-def ours(name: str, looks: int) -> Callable[[Sample], NDArray]:
-    """The landmarks (68 or 12, 2) that a network of the zoo reads in a face's box."""
-    return lambda sample: align(sample.image, box_of(sample.landmarks), name, "cpu", looks=looks).landmarks
+def ours(network: nn.Module, looks: int) -> Callable[[Sample], NDArray]:
+    """The landmarks (68 or 12, 2) that a network reads in a face's box."""
+    return lambda sample: align(sample.image, box_of(sample.landmarks), network, looks=looks).landmarks
 
 
 def dlib_points(model: Path) -> Callable[[Sample], NDArray]:
@@ -59,7 +60,7 @@ def mediapipe_points() -> Callable[[Sample], NDArray]:
 
 def nme(found: NDArray, sample: Sample) -> float | None:
     """Mean distance over that of the outer eye corners; of the anchors where those were read; None for other points."""
-    eyes = metrics.normalizer(sample.landmarks[None], "inter_ocular", "68")[0] if found.shape[0] else 1.0
+    eyes = metrics.normalizing_length(sample.landmarks[None], "inter_ocular", "68")[0]
     if len(found) == LANDMARKS_68:
         return float(np.linalg.norm(found - sample.landmarks, axis=1).mean() / eyes)
     if len(found) == len(markups.ANCHORS) and sample.anchors is not None:
@@ -78,7 +79,10 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     start, faces = time.perf_counter(), SyntheticFaces(options.faces, 256, seed=SEED)
     samples = [faces[i] for i in range(options.faces)]
-    ways = {f"{name}, {looks} look{'s' * (looks > 1)}": ours(name, looks) for name in zoo.names() for looks in (2, 1)}
+    # laid out as align does; by name it would keep four and load the fifth anew for every face
+    networks = {name: zoo.load(name, "cpu").to(memory_format=torch.channels_last) for name in zoo.names()}
+    ways = {f"{name}, {looks} look{'s' * (looks > 1)}": ours(network, looks)
+            for name, network in networks.items() for looks in (2, 1)}
     if find_spec("mediapipe"):
         ways["mediapipe face mesh"] = mediapipe_points()
     else:

@@ -21,8 +21,8 @@ def test_the_table_of_photos(row, measured):
 
 def test_how_near_the_networks_come_on_photos():
     errors = {}
-    for name in ("hourglass", "tab", "scpan", "rht"):
+    for name in ("hourglass", "tab", "scpan", "msm_align", "rht"):
         record = json.loads((ROOT / "results" / f"photos_{name}.json").read_text())
         errors[name] = record["figures"]["box x 1.0, raw"]["mean"]
-    near = [errors[name] for name in ("hourglass", "tab", "scpan")]
+    near = [errors[name] for name in ("hourglass", "tab", "scpan", "msm_align")]
     assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3

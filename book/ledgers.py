@@ -1,4 +1,4 @@
-"""``python -m book.ledgers``: the two ledger pages of the book, written from equations.yml and claims.yml."""
+"""``python -m book.ledgers``: pages written from equations.yml and claims.yml: both ledgers, what came out, errata."""
 
 from collections import Counter
 from os.path import commonprefix
@@ -11,7 +11,8 @@ from facealign_lite import records
 
 BOOK = Path(__file__).resolve().parent
 RESULTS = records.RESULTS
-PAGES = (BOOK / "ledger_equations.md", BOOK / "ledger_claims.md")   # generated, not kept in git
+# generated, not kept in git
+PAGES = tuple(BOOK / f"{name}.md" for name in ("ledger_equations", "ledger_claims", "what_came_out", "errata"))
 PAPERS = {
     "acenet": ("ACE-Net", "acenet"),
     "tab": ("TAB", "tab"),
@@ -42,7 +43,7 @@ def equations_page() -> str:
         f" {count['chosen']} chosen. {count['open']} are open.", "",
     ]
     for paper, (name, key) in PAPERS.items():
-        table = [[r["id"], _paragraphs(r["says"], r["note"]),
+        table = [[anchored(r["id"]), _paragraphs(r["says"], r["note"]),
                   _paragraphs(_function(r), *[f"`{t.split('::')[-1]}`" for t in r["tests"]]), r["status"]]
                  for r in rows if r["paper"] == paper]
         lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
@@ -80,12 +81,108 @@ def claims_page() -> str:
         " changed.", "",
     ]
     for paper, (name, key) in PAPERS.items():
-        table = [[r["id"], r["claim"], r["figures"], _paragraphs(_head(*judged[r["id"]]), *compared(r), r["note"],
-                                                                 *measured(r))]
+        table = [[anchored(r["id"]), r["claim"], r["figures"],
+                  _paragraphs(_head(*judged[r["id"]]), *compared(r), r["note"], *measured(r))]
                  for r in rows if r["paper"] == paper]
         lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
                   *_table(["claim", "what the paper says", "its figures", "verdict and ours"], "8 22 17 53", table)]
     return "\n".join(lines)
+
+
+def outcome_page() -> str:
+    """All claims on one page: a picture of the gains and a line each."""
+    rows = read("claims")
+    judged = {row["id"]: claims.says(row) for row in rows}
+    lines = [
+        "# What came out", "",
+        "Each of the five papers says that its parts make a network better. We trained small networks with and without"
+        " each part, on the same rendered faces with the same seeds, and compared their errors face by face. Here is"
+        " what came out, one row a claim; the {doc}`claims ledger <ledger_claims>` has the details and the rule.", "",
+        "- **holds**: the part makes the error smaller here, and chance does not explain it.",
+        "- **does not hold**: a gain like the paper's, even half of it, is ruled out here. The networks are small and"
+        " the trainings short; with the paper's own data and size it may be otherwise.",
+        "- **cannot be told**: both are still possible; more trainings, or longer ones, would be needed.", "",
+        "The pictures show by how many per cent the error is smaller with the part than without it: the dot is our"
+        " measurement, the line its 95 % interval, the diamond the gain that the paper reports; an arrow points at what"
+        " lies beyond the picture. Right of zero the part helps. A row names the two trainings that are compared; rest"
+        " the mouse on it to read its figures.",
+        "",
+    ]
+    for paper, (name, _) in PAPERS.items():
+        own = [row for row in rows if row["paper"] == paper]
+        table = [[linked(r["id"]), r["claim"], _head(*judged[r["id"]])] for r in own]
+        found = [(r, one) for r in own if judged[r["id"]][1] for one in claims.judge(r, judged[r["id"]][1])]
+        lines += [f"## {name}", "",
+                  *_table(["claim", "what the paper says", "what came out"], "10 65 25", table, "narrow"),
+                  "```{raw} html", gains(found, name), "```", ""]
+    return "\n".join(lines)
+
+
+def errata_page() -> str:
+    """Rows whose print is wrong."""
+    rows = [row for row in read("equations") if row["status"] == "corrected"]
+    lines = [
+        "# Errata of the five papers", "",
+        f"In {len(rows)} equations, tables and algorithms of the five papers, what is printed cannot be meant. A row"
+        " says what the formula is for, what is wrong with the print and what is computed instead; the test named"
+        " beneath shows it by numbers. If you implement one of these papers, look here first. We may be wrong, too:"
+        " whoever finds a reading under which the print is right is asked to tell us.", "",
+    ]
+    for paper, (name, key) in PAPERS.items():
+        table = [[linked(r["id"]), _paragraphs(r["says"], r["note"], *[f"`{t.split('::')[-1]}`" for t in r["tests"]])]
+                 for r in rows if r["paper"] == paper]
+        if table:
+            lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
+                      *_table(["equation", "what is wrong, and what is computed instead"], "15 85", table, "narrow")]
+    return "\n".join(lines)
+
+
+def anchored(name: str) -> str:
+    """A ledger's id as a place that links lead to, ``row-c1``."""
+    return f"(row-{name.lower()})=\n    {name}"
+
+
+def linked(name: str) -> str:
+    return f"{{ref}}`{name} <row-{name.lower()}>`"
+
+
+COLOURS = {"holds": "var(--verdict-holds)", "does not hold": "var(--verdict-fails)",
+           "cannot be told": "var(--verdict-open)"}
+SPAN, ROW, LEFT, RIGHT, WIDTH = 60, 22, 240, 25, 700      # per cent shown to either side; pixels
+
+
+def gains(found: list[tuple[dict, claims.Found]], name: str) -> str:
+    """The picture of the gains of a paper's comparisons, an SVG in the colours of the page; beyond SPAN it is cut."""
+    def x(percent: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (min(max(percent, -SPAN), SPAN) + SPAN) / (2 * SPAN)
+
+    height = ROW * (len(found) + 2)
+    told = ", ".join(f"{count} {word}" for word, count in Counter(f.verdict.says for _, f in found).items())
+    parts = [f'<div class="gains"><svg viewBox="0 0 {WIDTH} {height}" role="img" '
+             f'aria-label="{name}: gains of {len(found)} comparisons with their intervals: {told}">']
+    for tick in range(-SPAN, SPAN + 1, 20):
+        says = f"{tick:+d} %" if tick else "0"
+        parts.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{ROW}" y2="{height - ROW}" '
+                     f'class="{"zero" if tick == 0 else "tick"}"/>'
+                     f'<text x="{x(tick):.1f}" y="{height - 6}" text-anchor="middle">{says}</text>')
+    for k, (row, one) in enumerate(found):
+        y = ROW * (k + 1.5)
+        better, worse = (arm.partition("-")[2].partition("@")[0] for arm in (one.comparison.better,
+                                                                           one.comparison.worse))
+        middle, low, high = (100 * one.share(v) for v in (one.verdict.difference, one.verdict.low, one.verdict.high))
+        colour = COLOURS[one.verdict.says]
+        dot = f'<circle cx="{x(middle):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
+        if abs(middle) > SPAN:                                  # beyond the picture: an arrow that points there
+            dot = f'<path d="M{x(middle):.1f} {y - 5}v10l{9 if middle > 0 else -9} -5z" fill="{colour}"/>'
+        shown = f"{row['id']}  {better} / {worse}"
+        parts.append(f'<g><title>{row["id"]}: {claims.line(one)}</title><text x="0" y="{y + 4:.1f}">{shown}</text>'
+                     f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
+                     f'stroke-width="2.5"/>{dot}')
+        if one.comparison.effect is not None:
+            at = x(100 * one.comparison.effect)
+            parts.append(f'<path d="M{at - 5:.1f} {y}l5 -5l5 5l-5 5z" class="claimed"/>')
+        parts.append("</g>")
+    return "".join([*parts, "</svg></div>"])
 
 
 def compared(row: dict) -> list[str]:
@@ -119,8 +216,8 @@ def spread(values: list[float], name: str, names: list[str]) -> str:
 
 
 def write() -> None:
-    """Write both pages; a page that would not change is left alone."""
-    for page, text in zip(PAGES, (equations_page(), claims_page())):
+    """Write the pages; a page that would not change is left alone."""
+    for page, text in zip(PAGES, (equations_page(), claims_page(), outcome_page(), errata_page()), strict=True):
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
 
@@ -143,8 +240,8 @@ def _paragraphs(*texts: str | None) -> str:
     return "\n\n    ".join(text for text in texts if text)
 
 
-def _table(head: list[str], widths: str, rows: list[list[str]]) -> list[str]:
-    lines = ["```{list-table}", ":header-rows: 1", f":widths: {widths}", ":class: ledger", ""]
+def _table(head: list[str], widths: str, rows: list[list[str]], more: str = "") -> list[str]:
+    lines = ["```{list-table}", ":header-rows: 1", f":widths: {widths}", f":class: ledger {more}".rstrip(), ""]
     for row in [head, *rows]:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return [*lines, "```", ""]

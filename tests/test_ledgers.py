@@ -186,7 +186,36 @@ def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch)
 def test_the_pages_show_every_row():
     equations, claims = ledgers.equations_page(), ledgers.claims_page()
     for page, rows in ((equations, EQUATIONS), (claims, CLAIMS)):
-        shown = Counter(re.findall(r"^\* - (\S+)$", page, re.MULTILINE))
+        shown = Counter(re.findall(r"^\* - \(row-\S+\)=\n    (\S+)$", page, re.MULTILINE))
         assert all(shown[row["id"]] == 1 for row in rows)
     for row in COMPUTED:
         assert row["function"].removeprefix("facealign_lite.") in equations
+
+
+def test_what_came_out_names_every_claim_with_its_verdict():
+    page = ledgers.outcome_page()
+    for row in CLAIMS:
+        word, _ = claims.says(row)
+        assert re.search(rf"\{{ref\}}`{row['id']} <row-{row['id'].lower()}>`\n  - [^\n]+\n  - \*\*{word}\*\*", page)
+        assert f"(row-{row['id'].lower()})=" in ledgers.claims_page()
+
+
+def test_the_picture_of_the_gains_is_to_scale():
+    row = {"id": "C99"}
+    comparison = claims.Comparison("x-with", "x-without", 0.2)
+    # errors 0.9 and 1.0 exactly: a gain of 10 % with an interval from 5 to 15 %
+    result = verdict.Verdict("holds", 0.1, 0.05, 0.15, 0.0, 0.1, 3, 10, None)
+    picture = ledgers.gains([(row, claims.Found(comparison, result, result, 0.9, 1.0))], "X")
+    zero, tick = (float(re.search(rf'x="([\d.]+)" y="\d+" text-anchor="middle">{text}<', picture)[1])
+                  for text in ("0", r"\+20 %"))
+    unit = (tick - zero) / 20
+    low, high = map(float, re.search(r'<line x1="([\d.]+)" x2="([\d.]+)" y1="33.0"', picture).groups())
+    assert low == pytest.approx(zero + 5 * unit, abs=0.1) and high == pytest.approx(zero + 15 * unit, abs=0.1)
+    assert float(re.search(r'cx="([\d.]+)"', picture)[1]) == pytest.approx(zero + 10 * unit, abs=0.1)
+    assert float(re.search(r'd="M([\d.]+) ', picture)[1]) + 5 == pytest.approx(zero + 20 * unit, abs=0.1)
+    assert "with / without" in picture and ledgers.COLOURS["holds"] in picture
+
+
+def test_errata_are_the_corrected_rows():
+    named = re.findall(r"\{ref\}`([^ ]+) <row-", ledgers.errata_page())
+    assert named == [row["id"] for row in EQUATIONS if row["status"] == "corrected"] and named

@@ -108,11 +108,24 @@ def faults(run: nbformat.NotebookNode) -> list[str]:
     return [f"{name}: {line!r}" for name, line in said if not line.startswith(wanted[name.partition("-")[0]])]
 
 
+def tidy(html: str) -> str:
+    """A built page without what fails in it: Thebe, which Jupyter Book always loads, declares its names twice and would
+    ask another server; fonts that are fetched before a style asks for them, which a browser forbids over file://."""
+    html = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", html, flags=re.S)
+    faulty = r'const THEBE_JS_URL|sphinx-thebe\.(js|css)|rel="preload" as="font"'
+    return re.sub(rf"^.*({faulty}).*\n", "", html, flags=re.M)
+
+
 def setup(app):
-    """For Sphinx: every notebook is read as its page."""
+    """For Sphinx: every notebook is read as its page, and every page is tidied when it is written."""
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
         if name.startswith("notebooks/") and path.exists():
             source[0] = json.dumps(page(path))
+
+    def finish(app, error):
+        for path in Path(app.outdir).rglob("*.html") if error is None else []:
+            path.write_text(tidy(path.read_text(encoding="utf-8")), encoding="utf-8")
     app.connect("source-read", read)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True}

@@ -125,3 +125,15 @@ def test_a_stub_that_passes_and_a_solution_that_does_not_are_faults(chapter):
     assert run(f"{RIGHT}.\n", f"{RIGHT}.\n") == [f"unsolved-1: '{RIGHT}.'"]
     assert run(f"{MISSING}: fill\n", f"{RIGHT}.\n{WRONG}: 3\n") == [f"check-1: '{WRONG}: 3'"]
     assert run("", "") == ["unsolved-1: ''", "check-1: ''"]
+
+
+def test_a_tidied_page_has_lost_only_what_fails():
+    kept = ['<link rel="preload" as="script" href="a.js" />', '<script src="b.js"></script>', "<p>THEBE</p>",
+            "<pre>x</pre>"]
+    lost = ['    <link rel="stylesheet" href="../_static/sphinx-thebe.css?v=4" />',
+            '<script>const THEBE_JS_URL = "https://elsewhere"; const y = 1</script>',
+            '<script async="async" src="../_static/sphinx-thebe.js?v=c1"></script>',
+            '<link rel="preload" as="font" type="font/woff2" crossorigin href="fa-solid-900.woff2" />']
+    page = "\n".join([kept[0], lost[0], lost[1], kept[1], lost[2], lost[1], kept[2], lost[3], kept[3], ""])
+    page = page.replace(kept[2], kept[2] + '<script type="text/x-thebe-config">\n{a: 1}\n</script>')
+    assert pages.tidy(page).split() == "\n".join(kept).split()

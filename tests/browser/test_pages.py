@@ -13,10 +13,6 @@ from book.executed import ROOT
 HTML = ROOT / "_build" / "html"
 CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glob("*.html"))]
 PAGES = [*(f"book/{page.name}" for page in sorted((HTML / "book").glob("*.html"))), *CHAPTERS]
-# sphinx-thebe declares a name twice on every page; nothing uses it. A browser asks once for an icon of the whole site.
-KNOWN = re.compile(r"Identifier 'THEBE_JS_URL' has already been declared|/favicon\.ico$")
-# It also asks early for Font Awesome's fonts, which a browser grants over http only; its icons do without.
-KNOWN_ON_DISK = re.compile(r"fontawesome/\S+\.woff2|^Failed to load resource: net::ERR_FAILED")
 LOOK = """f => f.innerText + [...f.querySelectorAll("canvas")].map(c => c.toDataURL())
                 + [...f.querySelectorAll("svg")].map(s => s.innerHTML)"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
@@ -57,7 +53,7 @@ def visit(browser):
         page.on("console", lambda words: faults.append(f"{words.text} {words.location['url']}") if words.type == "error"
                 else None)
         page.goto(url, wait_until="networkidle")
-        return page, asked, [fault for fault in faults if not KNOWN.search(fault)]
+        return page, asked, faults
 
     yield load
     for context in opened:
@@ -82,7 +78,7 @@ def test_every_figure_is_drawn_and_one_moves(visit, homes, name):
     """From the disk, without a server or a kernel: as many figures as the notebook has, and a key that changes one."""
     page, asked, faults = visit(homes["file"] + name)
     assert [url for url in asked if not url.startswith((homes["file"], "data:", "blob:"))] == []
-    assert [fault for fault in faults if not KNOWN_ON_DISK.search(fault)] == []
+    assert faults == []
     wanted = page.locator(VIEWS).count()
     assert wanted, "each chapter has something to move"
     page.wait_for_function("n => document.querySelectorAll('.fk').length === n", arg=wanted)

@@ -5,7 +5,8 @@
 The folder holds training and test photos in one of two forms:
     train/ and test/, folders with 68-point .pts files beside their images (300-W), or
     train.csv and val.csv, tables of 68 landmarks as ``data.read_csv`` takes them.
-If it also holds helen/annotation and helen/images (194 landmarks), the test is on these, as in the paper.
+If it also holds helen/annotation and helen/images (194 landmarks), the test is on these, as in the paper. Its contours
+drawn by hand (GT68-line, -interp) are not here: they take HELEN's photos with 68 landmarks too.
 Weights stay in _build/: some of these photos may not be used for weights that are passed on.
 """
 
@@ -61,17 +62,23 @@ def faces_of(folder: Path, budget: Mapping[str, Any]) -> PackedFaces:
 
 def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     """The runs at a budget."""
-    def arm(loss: Callable, photos_too: bool = True, faces_too: bool = True) -> Arm:
+    def arm(loss: Callable, photos_too: bool = True, faces_too: bool = True, landmarks: bool = False) -> Arm:
         """On photos, rendered faces or half of each; measured on photos."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
             train, test = photos(os.environ.get("DATA", ""))
             faces = faces_of(folder.parent, budget)
             sets = train if photos_too else faces, faces if faces_too else train
-            model = yield from rendered.train(budget, device, seed, folder, loss, *sets)
-            return rendered.score(rendered.reader(model.eval(), test), test)
+            model = yield from rendered.train(budget, device, seed, folder, loss, *sets, landmarks)
+            return rendered.score(rendered.reader(model.eval(), test, landmarks), test)
         return run
     two = rendered.two_domains(budget)
-    own = {"config": two["config"]}
-    return {"ace": arm(acenet.ace_loss(**two)), "line": arm(acenet.lines_loss(**own), faces_too=False),
-            "line_star": arm(acenet.lines_loss(exact="synthetic", **own)),
-            "rendered_only": arm(acenet.lines_loss(exact="always", **own), photos_too=False)}
+    own, sparse = {"config": two["config"]}, rendered.SPARSE
+    return {                                                                    # Table 1, then Table 2 and controls
+        "ace": arm(acenet.ace_loss(**two)), "line": arm(acenet.lines_loss(**own), faces_too=False),
+        "line_star": arm(acenet.lines_loss(exact="synthetic", **own)),
+        "landmarks": arm(acenet.points_loss(**own), faces_too=False, landmarks=True),
+        "ace_sparse": arm(acenet.ace_loss(sparse, **two)),
+        "line_sparse": arm(acenet.lines_loss(sparse, **own), faces_too=False),
+        "line_star_sparse": arm(acenet.lines_loss(sparse, exact="synthetic", **own)),
+        "rendered_only": arm(acenet.lines_loss(exact="always", **own), photos_too=False),
+    }

@@ -251,8 +251,10 @@ _19 = Markup(
                     mouth_left_outer_corner=17))
 
 # ---- 194: HELEN ----------------------------------------------------------------------------------------------------
-# 41 jaw, 17 nose, 28 outer lips, 28 inner lips, 20 each eye and brow; rings start at a corner and run once round.
-# Counts and order of the parts are the data set's; which side comes first is our reading, unchecked on its images.
+# 41 jaw, 17 nose, 28 outer lips, 28 inner lips, 20 each eye and brow. Jaw, nose and lips begin on the person's right,
+# eyes and brows with the left one. The ring of an eye begins at its inner corner and runs along the upper lid to the
+# outer one, its twelfth point; lips begin at the right corner, with the upper lip. The order is that of two public
+# readers of the data set (Stasm's table of mirror partners, drishti's parts), which agree; not checked on its images.
 
 
 def _ring(first: int, count: int, start: int = 0) -> Indices:
@@ -273,14 +275,19 @@ _194 = Markup(
     "194", 194,
     groups=_frozen(jaw=_span(0, 40), nose=_span(41, 57), mouth=_span(58, 113), eye=_span(114, 153),
                    brow=_span(154, 193), mouth_outer=_span(58, 85), mouth_inner=_span(86, 113),
-                   right_eye=_span(114, 133), left_eye=_span(134, 153), right_brow=_span(154, 173),
-                   left_brow=_span(174, 193)),
+                   right_eye=_span(134, 153), left_eye=_span(114, 133), right_brow=_span(174, 193),
+                   left_brow=_span(154, 173)),
     flip=_flip(194, [(_span(0, 19), _span(40, 21)), (_span(41, 48), _span(57, 50)), *_mirror_ring(58, 28, 14),
                      *_mirror_ring(86, 28, 14), (_ring(114, 20), _ring(134, 20)), (_ring(154, 20), _ring(174, 20))]),
-    normalizers=_frozen(inter_ocular=((114,), (134,)), inter_pupil=(_span(114, 133), _span(134, 153))),
+    normalizers=_frozen(inter_ocular=((145,), (125,)), inter_pupil=(_span(134, 153), _span(114, 133))),
     curves=_frozen(face_outline=_span(0, 40), chin_boundary=_span(0, 40), nose_bottom_boundary=_span(41, 57),
+                   right_eye_upper_lid=_span(145, 134), right_eye_lower_lid=(*_span(145, 153), 134),
+                   left_eye_upper_lid=_span(114, 125), left_eye_lower_lid=(114, *_span(133, 125)),
                    mouth_upper_lip_outer=_span(58, 72), mouth_lower_lip_outer=(58, *_span(85, 72)),
-                   mouth_upper_lip_inner=_span(86, 100), mouth_lower_lip_inner=(86, *_span(113, 100))))
+                   mouth_upper_lip_inner=_span(86, 100), mouth_lower_lip_inner=(86, *_span(113, 100))),
+    anchors=_frozen(right_eye_inner_corner=134, right_eye_outer_corner=145, left_eye_inner_corner=114,
+                    left_eye_outer_corner=125, mouth_right_outer_corner=58, mouth_left_outer_corner=72,
+                    mouth_right_inner_corner=86, mouth_left_inner_corner=100))
 
 MARKUPS = {m.name: m for m in (_68, _36, _98, _29, _19, _194)}
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import acenet, acenet_photos, hourglass, msm, rht, scpan, scpan_photos, tab
-from facealign_lite import records
-from facealign_lite.data import Sample, save_packed
+from facealign_lite import geometry, records
+from facealign_lite.data import Sample, read_helen, save_packed
+from facealign_lite.markups import ANCHORS
 from facealign_lite.msm import ShapeDictionary, canonical
 from facealign_lite.synthetic import SyntheticFaces
 
@@ -47,7 +49,7 @@ def test_hourglass(faces, tmp_path, monkeypatch):
 def test_acenet(tmp_path, monkeypatch):
     monkeypatch.setattr(acenet, "SETS", {name: (look, 3, seed) for name, (look, _, seed) in acenet.SETS.items()})
     budget = short(acenet, image_size=64, face_size=64)
-    found = run(acenet, budget, ["ace", "line_half", "landmarks", "gt68_line"], tmp_path)
+    found = run(acenet, budget, ["ace", "line_half", "landmarks", "line_star_sparse", "gt68_line"], tmp_path)
     assert set(found["ace"]["history"]) == {".", "last"} and found["gt68_line"]["history"] == {}
     assert found["line_half"]["figures"]["images_a_step"] == 2
     drawn = found["gt68_line"]["figures"]
@@ -59,8 +61,57 @@ def test_acenet_photos(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(acenet_photos, "photos", lambda folder: (photos, photos))
     budget = short(acenet, image_size=64, face_size=64, faces=3)
     assert acenet_photos.data(budget) == "4 photos of 68 landmarks; 3 rendered faces; test on 4 photos of 68 landmarks"
-    found = run(acenet_photos, budget, ["ace", "line"], tmp_path)
+    found = run(acenet_photos, budget, ["ace", "line", "landmarks", "line_star_sparse"], tmp_path)
     assert all(np.isfinite(record["figures"]["nme_ac"]) for record in found.values())
+
+
+def helen_of(face):
+    """The 194 landmarks of a rendered face, in HELEN's order: rings from the corners, brows left out of the test."""
+    line, at = face.contours, dict(zip(ANCHORS, face.anchors))
+
+    def between(name, count, turned=False):
+        inside = geometry.resample(line[name], count + 2)[1:-1]
+        return inside[::-1] if turned else inside
+
+    def corner(name):
+        return at[name][None]
+    eyes = []
+    for side in ("left", "right"):
+        inner, outer = corner(f"{side}_eye_inner_corner"), corner(f"{side}_eye_outer_corner")
+        there = [between(f"{side}_eye_{lid}_lid", count) for lid, count in (("upper", 10), ("lower", 8))]
+        # from the inner corner along the upper lid, back along the lower
+        there = [lid if np.linalg.norm(lid[0] - inner) < np.linalg.norm(lid[-1] - inner) else lid[::-1]
+                 for lid in there]
+        eyes += [inner, there[0], outer, there[1][::-1]]
+    lips = []
+    for edge in ("outer", "inner"):
+        lips += [corner(f"mouth_right_{edge}_corner"), between(f"mouth_upper_lip_{edge}", 13),
+                 corner(f"mouth_left_{edge}_corner"), between(f"mouth_lower_lip_{edge}", 13, turned=True)]
+    return np.vstack([geometry.resample(line["chin_boundary"], 41), geometry.resample(line["nose_bottom_boundary"], 17),
+                      *lips, *eyes, np.zeros((40, 2))])
+
+
+def test_acenet_is_tested_on_helen(tmp_path, monkeypatch):
+    """Files as the data set has them, from rendered faces: true contours err by nothing, and the arms are measured."""
+    faces = SyntheticFaces(3, 96, 5)
+    for folder in ("images", "annotation"):
+        (tmp_path / "helen" / folder).mkdir(parents=True)
+    for i in range(3):
+        Image.fromarray(faces[i].image).save(tmp_path / "helen" / "images" / f"face_{i}.jpg")
+        rows = [f"{x} , {y}" for x, y in helen_of(faces[i])]
+        (tmp_path / "helen" / "annotation" / f"{i + 1}.txt").write_text("\n".join([f"face_{i}", *rows]) + "\n")
+    test = read_helen(tmp_path / "helen" / "annotation", tmp_path / "helen" / "images")
+    assert [one.markup for one in test] == ["194"] * 3
+    found = acenet.score(lambda i: (faces[i].anchors, faces[i].contours), test)
+    assert found["nme_ac"] < 1e-3 and found["found"] == 1 and max(found[f"nme_ac_{p}"] for p in acenet.PARTS) < 2e-3
+    # the other eye's lids would be half a face off
+    swapped = acenet.score(lambda i: (faces[i].anchors[::-1], faces[i].contours), test)
+    assert swapped["nme_ac"] > 0.02
+    monkeypatch.setattr(acenet_photos, "photos", lambda folder: (test[:0] + list(faces), test))
+    budget = short(acenet, image_size=64, face_size=64, faces=3)
+    assert "test on 3 photos of 194 landmarks" in acenet_photos.data(budget)
+    record = run(acenet_photos, budget, ["rendered_only"], tmp_path)["rendered_only"]
+    assert np.isfinite(record["figures"]["nme_ac"]) and len(record["figures"]["errors"]) == 3
 
 
 def test_tab_reads_the_boundary_part_of_its_seed(faces, tmp_path, monkeypatch):

@@ -126,6 +126,27 @@ def test_lids_and_lips_end_in_their_corners(name):
             assert len(set(curves[lip]) & corners) == 2
 
 
+def test_helen_has_the_154_landmarks_that_acenet_is_tested_on():
+    """Section 5.4: 8 corners and what lies on lids, nose, lips and chin; each is there once."""
+    helen = get("194")
+    corners = {name for name in ANCHORS if "corner" in name}
+    assert set(helen.anchors) == corners and len(corners) == 8
+    on = [i for name in CONTOURS for i in helen.curves.get(name, ()) if i not in helen.anchors.values()]
+    assert len(on) == len(set(on)) == 154 - 8
+    assert not set(on) & {*helen.groups["right_brow"], *helen.groups["left_brow"]}
+    for side in ("right", "left"):
+        ends = {helen.anchors[f"{side}_eye_{end}_corner"] for end in ("inner", "outer")}
+        lids = [helen.curves[f"{side}_eye_{lid}_lid"] for lid in ("upper", "lower")]
+        assert all({lid[0], lid[-1]} == ends for lid in lids)
+        assert set(lids[0]) | set(lids[1]) == set(helen.groups[f"{side}_eye"])
+        assert len(lids[0]) == 12                                               # by both public readers
+    for edge in ("outer", "inner"):
+        ends = {helen.anchors[f"mouth_{side}_{edge}_corner"] for side in ("right", "left")}
+        lips = [helen.curves[f"mouth_{lip}_lip_{edge}"] for lip in ("upper", "lower")]
+        assert all({lip[0], lip[-1]} == ends for lip in lips)
+        assert set(lips[0]) | set(lips[1]) == set(helen.groups[f"mouth_{edge}"])
+
+
 def test_wflw_eyebrows_go_round():
     """Upper and lower edge share the tail and no other landmark, and leave none of the nine out."""
     curves = get("98").curves

@@ -108,6 +108,26 @@ def faults(run: nbformat.NotebookNode) -> list[str]:
     return [f"{name}: {line!r}" for name, line in said if not line.startswith(wanted[name.partition("-")[0]])]
 
 
+def timed(nb: nbformat.NotebookNode, seconds: float | None) -> nbformat.NotebookNode:
+    """The page with the time that it takes below its title: to read, and as its code was run for it."""
+    words = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
+    shown = [cell for cell in nb.cells if cell.cell_type == "code" and not HIDDEN & set(cell.metadata.get("tags", []))]
+    lines = sum(len(cell.source.splitlines()) for cell in shown)
+    minutes = 5 * max(1, round((words / WORDS + lines / LINES) / 5))
+    ran = "" if seconds is None else f" Its code ran in {_duration(seconds)} when the book was built."
+    first = nb.cells[0]
+    first.source = f"{first.source}\n\n*About {minutes} minutes to read.{ran}*"
+    return nb
+
+
+WORDS, LINES = 200, 20            # of text and of code that a student reads in a minute
+HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds / 10)) * 10} seconds" if seconds < 95 else f"{round(seconds / 60)} minutes"
+
+
 def tidy(html: str) -> str:
     """A built page without what fails in it: Thebe, which Jupyter Book always loads, declares its names twice and would
     ask another server; fonts that are fetched before a style asks for them, which a browser forbids over file://."""
@@ -121,7 +141,9 @@ def setup(app):
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
         if name.startswith("notebooks/") and path.exists():
-            source[0] = json.dumps(page(path))
+            run = ROOT / "_build" / "executed" / path.name
+            ran = nbformat.read(run, 4).metadata.get("papermill", {}).get("duration") if run.exists() else None
+            source[0] = json.dumps(timed(page(path), ran))
 
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:

@@ -127,6 +127,18 @@ def test_a_stub_that_passes_and_a_solution_that_does_not_are_faults(chapter):
     assert run("", "") == ["unsolved-1: ''", "check-1: ''"]
 
 
+def test_a_page_says_how_long_it_takes():
+    def said(words, lines, seconds, tags=()):
+        code = new_code_cell("\n".join(["x"] * lines), metadata={"tags": list(tags)})
+        nb = new_notebook(cells=[new_markdown_cell("# A chapter"), new_markdown_cell("word " * words), code])
+        return pages.timed(nb, seconds).cells[0].source
+    assert said(2000, 0, None) == "# A chapter\n\n*About 10 minutes to read.*"
+    ran = "Its code ran in 30 seconds when the book was built."
+    assert said(2000, 100, 34) == f"# A chapter\n\n*About 15 minutes to read. {ran}*"
+    assert "About 10 minutes" in said(2000, 100, 34, ["hide-input"])
+    assert "About 5 minutes" in said(3, 0, 1) and "in 10 seconds" in said(3, 0, 1) and "2 minutes w" in said(3, 0, 130)
+
+
 def test_a_tidied_page_has_lost_only_what_fails():
     kept = ['<link rel="preload" as="script" href="a.js" />', '<script src="b.js"></script>', "<p>THEBE</p>",
             "<pre>x</pre>"]

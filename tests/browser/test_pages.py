@@ -15,6 +15,26 @@ CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glo
 PAGES = [*(f"book/{page.name}" for page in sorted((HTML / "book").glob("*.html"))), *CHAPTERS]
 LOOK = """f => f.innerText + [...f.querySelectorAll("canvas")].map(c => c.toDataURL())
                 + [...f.querySelectorAll("svg")].map(s => s.innerHTML)"""
+# Elements that leave the column and cannot be pushed into it: no box between them and the column scrolls.
+OUTSIDE = """() => {
+  const column = document.querySelector(".bd-article");
+  const right = column.getBoundingClientRect().right, out = [];
+  const scrolls = e => {
+    for (; e && e !== column; e = e.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(e).overflowX)) return true;
+    return false;
+  };
+  for (const e of column.querySelectorAll("*")) {
+    const box = e.getBoundingClientRect();
+    if (!box.width || !box.height || e.parentElement.closest("svg, mjx-container")) continue;
+    if (box.right > right + 1 && !scrolls(e.parentElement)) out.push(`${e.tagName} ${Math.round(box.right - right)}`);
+  }
+  return out;
+}"""
+# Code that is shown, outside outputs and folded cells, and needs a scroll bar all the same.
+LONG = """() => [...document.querySelectorAll(".bd-article pre")]
+    .filter(e => !e.closest(".cell_output, details, .solution") && e.getBoundingClientRect().height)
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
@@ -62,14 +82,17 @@ def visit(browser):
 
 @needs_scripts
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_asks_no_other_server_and_nothing_fails(visit, homes, name):
+def test_a_page_asks_no_other_server_nothing_fails_and_nothing_leaves_its_column(visit, homes, name):
     page, asked, faults = visit(homes["http"] + name)
     leaving = [url for url in asked if not url.startswith((homes["http"], "data:", "blob:"))]
     assert len(asked) > 5 and leaving == [] and faults == []
     if page.locator(".math").count():
         page.locator("mjx-container svg").first.wait_for(state="attached")
-    page.set_viewport_size({"width": 390, "height": 800})
-    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)    # a phone, once settled
+    page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)            # once formulas and figures stand
+    assert page.evaluate(LONG) == []
+    page.set_viewport_size({"width": 390, "height": 800})                               # a phone
+    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)
+    page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)
 
 
 @needs_scripts

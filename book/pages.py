@@ -4,7 +4,7 @@ A notebook in ``notebooks/`` has no solutions, for that is where readers answer.
 known by their ids: ``exercise-N``, whose text begins with ``**N. Title.**``; ``stub-N``, a function that raises
 NotImplementedError; ``check-N``, which calls ``facealign_lite.exercises.check`` on it. The solution lies in
 ``book/solutions/`` in the Markdown file of the notebook's name, under the heading ``## N``: words around one block of
-Python.
+Python. If that draws, it begins with a comment ``# Picture: ...`` with the words for those who cannot see it.
 
 The page runs both: first the check with the stub, whose output is not shown and must say that nothing was answered,
 then the solution and the check again, which must say that it is right. Sphinx reads the page in the place of the
@@ -23,6 +23,7 @@ from facealign_lite.exercises import MISSING, RIGHT
 ROOT = Path(__file__).resolve().parents[1]
 SOLUTIONS = ROOT / "book" / "solutions"
 TITLE = re.compile(r"\*\*(\d+)\. (.+?)\*\* ?")
+PICTURE = re.compile(r"# Picture: (.*(?:\n#  .*)*)")
 BLOCK = re.compile(r"^```python\n(.*?)^```\n?", re.M | re.S)
 
 
@@ -94,10 +95,16 @@ def _solution(solution: tuple[str, str, str], label: str, number: str) -> list[n
     before, code, behind = solution
     cells = [new_markdown_cell(f"```{{solution-start}} {label}\n:class: dropdown\n```", id=f"open-{number}"),
              *([new_markdown_cell(before, id=f"before-{number}")] if before else []),
-             new_code_cell(code, id=f"solution-{number}"),
+             new_code_cell(code, id=f"solution-{number}", metadata=_words(code)),
              *([new_markdown_cell(behind, id=f"behind-{number}")] if behind else []),
              new_markdown_cell("```{solution-end}\n```", id=f"close-{number}")]
     return cells
+
+
+def _words(code: str) -> dict:
+    """Metadata with the alternative text of a picture, from the comment that code begins with."""
+    shown = PICTURE.match(code)
+    return {"mystnb": {"image": {"alt": re.sub(r"\n# +", " ", shown[1])}}} if shown else {}
 
 
 def faults(run: nbformat.NotebookNode) -> list[str]:

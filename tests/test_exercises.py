@@ -93,6 +93,13 @@ def test_a_page_shows_exercise_stub_folded_solution_and_check(chapter):
     assert [text[:5] for text in said] == [MISSING[:5], RIGHT[:5]]
 
 
+def test_pictures_of_a_solution_have_words(chapter):
+    drawn = SOLUTION.replace("```python\n", "```python\n# Picture: two lines,\n#   one steeper.\n# not this\n", 1)
+    for text, wanted in ((drawn, {"mystnb": {"image": {"alt": "two lines, one steeper."}}}), (SOLUTION, {})):
+        [cell] = [c for c in pages.page(chapter(solution=text)).cells if c.id == "solution-1"]
+        assert cell.metadata == wanted
+
+
 def test_a_chapter_without_stubs_is_its_page(chapter):
     path = chapter()
     pages.file(path).unlink()

@@ -1,4 +1,8 @@
-"""``python -m book.ledgers``: pages written from equations.yml and claims.yml: both ledgers, what came out, errata."""
+"""``python -m book.ledgers``: pages written from what the project knows of itself.
+
+Both ledgers, what came out and the errata from equations.yml and claims.yml; data sets and training speeds from the
+library and its records.
+"""
 
 from collections import Counter
 from os.path import commonprefix
@@ -8,11 +12,13 @@ import yaml
 
 from experiments import claims
 from facealign_lite import records
+from facealign_lite.data.readers import SETS
 
 BOOK = Path(__file__).resolve().parent
 RESULTS = records.RESULTS
 # generated, not kept in git
-PAGES = tuple(BOOK / f"{name}.md" for name in ("ledger_equations", "ledger_claims", "what_came_out", "errata"))
+PAGES = tuple(BOOK / f"{name}.md" for name in (
+    "ledger_equations", "ledger_claims", "what_came_out", "errata", "to_the_tables"))
 PAPERS = {
     "acenet": ("ACE-Net", "acenet"),
     "tab": ("TAB", "tab"),
@@ -137,6 +143,81 @@ def errata_page() -> str:
     return "\n".join(lines)
 
 
+TABLES = """\
+# From this book to the papers' tables
+
+The networks of this book are small and learn from rendered faces in minutes. Their errors must not be set beside the
+papers' tables. With the data sets and a graphics card you can go further; this page says how, and what of it has been
+measured.
+
+## The data sets
+
+The papers test on photos that are free for research but may not be passed on. Whoever has them puts them under one
+folder, each in its own place:
+
+{sets}
+A table of what was found, how many faces, and what is missing:
+
+```python
+from facealign_lite.data import inventory, inventory_table
+print(inventory_table(inventory("my_data_sets")))
+```
+
+Which landmarks a set has is in {{doc}}`chapter 0 <../notebooks/00_what_is_face_alignment>`, and what its errors are divided
+by in {{doc}}`chapter 1 <../notebooks/01_heatmaps_and_metrics>`.
+
+## One command a paper
+
+```console
+make reproduce PAPER=acenet DATA=my_data_sets
+```
+
+It trains the arms of the paper's comparisons on the photos and measures them as the paper does. The folders that it
+wants are named at the head of `experiments/acenet_photos.py` and its like. Stopped and started again, it goes on where
+it was. Weights that were trained on these photos stay with you.
+
+## On one graphics card
+
+Nothing changes in the code: `device="auto"` takes the card. `make book BUDGET=gpu` runs the chapters' trainings longer,
+and
+
+```console
+make claims PAPER=scpan OPTIONS="--budget gpu --together 8 --seconds 3000"
+```
+
+runs the comparisons behind the claims with larger maps and many more steps, eight trainings in turn on one card, and
+stops when the seconds are over. The table says how many faces a second go through a training step, from packed faces to
+updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then replayed,
+which `fit` does by itself.
+
+{speeds}
+Small networks leave a large card idle, so several trainings are run in turn: {most} reach {best:,.0f} faces a second.
+
+## On several cards
+
+```console
+torchrun --nproc-per-node=4 my_training.py
+```
+
+Each process that calls `training.fit` takes its share of every batch, and gradients are averaged over all. A test
+holds two processes on the CPU to the numbers of one. On several cards nothing has been measured.
+"""
+
+
+def tables_page() -> str:
+    """How to go from this book's experiments to those of the papers."""
+    speed = records.read_record("training_speed_cuda", RESULTS)
+    rows = [[name, str(run["batch"]), *(f"{run[f'{way}_a_second']:,.0f}" for way in ("eager", "captured"))]
+            for name, run in speed["figures"].items() if {"eager_a_second", "captured_a_second"} <= set(run)]
+    together = {name: run["captured_a_second"] for name, run in speed["figures"].items() if " runs in turn" in name}
+    most, best = max(together.items(), key=lambda one: one[1])
+    sets = [[name, f"`{folder}`", f"`{wanted}`"] for name, (folder, wanted, _) in SETS.items()]
+    return TABLES.format(sets="\n".join(_table(["set", "folder", "what lies in it"], "25 15 60", sets, "narrow")),
+                         speeds="\n".join(_table(["network", "batch", "plain", "captured"], "40 20 20 20", rows,
+                                                 "narrow")),
+                         device=speed["device"].partition(",")[0], most=most, best=best)
+
+
 def anchored(name: str) -> str:
     """A ledger's id as a place that links lead to, ``row-c1``."""
     return f"(row-{name.lower()})=\n    {name}"
@@ -217,7 +298,8 @@ def spread(values: list[float], name: str, names: list[str]) -> str:
 
 def write() -> None:
     """Write the pages; a page that would not change is left alone."""
-    for page, text in zip(PAGES, (equations_page(), claims_page(), outcome_page(), errata_page()), strict=True):
+    texts = (equations_page(), claims_page(), outcome_page(), errata_page(), tables_page())
+    for page, text in zip(PAGES, texts, strict=True):
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
 

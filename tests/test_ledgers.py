@@ -219,3 +219,10 @@ def test_the_picture_of_the_gains_is_to_scale():
 def test_errata_are_the_corrected_rows():
     named = re.findall(r"\{ref\}`([^ ]+) <row-", ledgers.errata_page())
     assert named == [row["id"] for row in EQUATIONS if row["status"] == "corrected"] and named
+
+
+def test_the_way_to_the_tables_names_every_set_and_speed():
+    page = ledgers.tables_page()
+    assert all(f"* - {name}\n  - `{folder}`" in page for name, (folder, _, _) in ledgers.SETS.items())
+    speed = records.read_record("training_speed_cuda")["figures"]["scpan"]
+    assert f"* - scpan\n  - {speed['batch']}\n  - {speed['eager_a_second']:,.0f}\n" in page

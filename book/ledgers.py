@@ -163,8 +163,8 @@ from facealign_lite.data import inventory, inventory_table
 print(inventory_table(inventory("my_data_sets")))
 ```
 
-Which landmarks a set has is in {{doc}}`chapter 0 <../notebooks/00_what_is_face_alignment>`, and what its errors are divided
-by in {{doc}}`chapter 1 <../notebooks/01_heatmaps_and_metrics>`.
+Which landmarks a set has is in {{doc}}`chapter 0 <../notebooks/00_what_is_face_alignment>`, and what its errors are
+divided by in {{doc}}`chapter 1 <../notebooks/01_heatmaps_and_metrics>`.
 
 ## One command a paper
 
@@ -186,9 +186,9 @@ make claims PAPER=scpan OPTIONS="--budget gpu --together 8 --seconds 3000"
 ```
 
 runs the comparisons behind the claims with larger maps and many more steps, eight trainings in turn on one card, and
-stops when the seconds are over. The table says how many faces a second go through a training step, from packed faces to
-updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then replayed,
-which `fit` does by itself.
+stops when the seconds are over. The table says how many faces a second go through a training step, from packed faces
+to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then
+replayed, which `fit` does by itself.
 
 {speeds}
 Small networks leave a large card idle, so several trainings are run in turn: {most} reach {best:,.0f} faces a second.

@@ -346,15 +346,20 @@ class BALT(nn.Module):
         Returns:
             (B, K, h, w).
         """
-        x, kept = self.first(boundaries), []                                    # F_1
-        for i, down in enumerate(self.down):
-            x = x + self.fusion(features, i) if self.config.fusion else x
-            kept.append(x)                                                      # F', what the decoder will see
-            x = down(F.max_pool2d(x, 2))                                        # Eq. 3 and 4
+        *kept, x = self.encode(boundaries, features)
         for i in reversed(range(self.config.levels)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = self.up[i](torch.cat([kept[i], x], 1))                          # Eq. 5
         return self.head(x)
+
+    def encode(self, boundaries: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """F'_1 .. F'_s, the sums that the decoder will see, (B, widths[i], h / 2^i, w / 2^i), and the bottom F_s+1."""
+        x, kept = self.first(boundaries), []                                    # F_1
+        for i, down in enumerate(self.down):
+            x = x + self.fusion(features, i) if self.config.fusion else x
+            kept.append(x)                                                      # F'
+            x = down(F.max_pool2d(x, 2))                                        # Eq. 3 and 4
+        return [*kept, x]
 
     def fusion(self, features: Sequence[Tensor], level: int) -> Tensor:
         """What the boundary features add to one level of the encoder (Eq. 4)."""

@@ -234,7 +234,7 @@ def test_98_landmarks_are_the_68_and_some_between():
                                    ((42, 43, 44, 45), (50, 49, 48, 47), (22, 23, 24, 25))):
             high, low = points[list(above)], points[list(below)]
             there = (high + low) / 2 + 0.65 * (high - low) / 2
-            apart = np.linalg.norm(high - low, axis=1)                     # perspective bends a deep brow by a hundredth
+            apart = np.linalg.norm(high - low, axis=1)                     # perspective bends a deep brow a little
             assert (np.linalg.norm(there - face.landmarks[list(line)], axis=1) < 0.05 * apart).all()
 
 

@@ -3,8 +3,8 @@
     make claims PAPER=tab
 
 The paper starts its stems from ImageNet; nothing is fetched here, so all start from random weights. What is compared is
-their shape, and part of what the paper reports for them may be what they had seen before. Arms that differ in the
-landmark part only share the boundary part of their seed.
+their shape alone; part of the differences that the paper reports may come from ImageNet. Arms that differ only in the
+landmark part share the boundary part of their seed.
 
 Every arm takes as many steps in all as TAB in its two stages, on the same faces, except where it says "one stage". What
 an arm would show, were the claim false, stands beside it in ``arms``.

@@ -327,8 +327,7 @@ class SCBE(HourglassStack):
 def start_small(model: SCBE, std: float = START) -> SCBE:
     """Draw the weights of a boundary part from N(0, std), but for its stem, as the paper does; biases are 0. In place.
 
-    Batch norm behind a convolution undoes the scale, so that what differs from the usual start is the shape of a
-    Gaussian and the 1x1 convolutions that no batch norm follows.
+    A unit adds what its convolutions give to its input, so with weights as small as these it starts as the identity.
 
     Source: TAB section 4.3.
     """
@@ -386,7 +385,8 @@ class BALT(nn.Module):
         return [*kept, x]
 
     def fusion(self, features: Sequence[Tensor], level: int) -> Tensor:
-        """What the boundary features add to one level of the encoder (Eq. 4): B' and the sum of the B'', fusion > 0."""
+        """What the boundary features add to one level of the encoder: B' and the sum of the B'' of Eq. 4. The
+        configuration's fusion must not be 0."""
         total = self.transitions[f"{level}to{level}"](features[level])
         for j in fused(level, self.config.fusion)[:-1]:
             total = total + F.max_pool2d(self.transitions[f"{j}to{level}"](features[j]), 2 ** (level - j))
@@ -443,7 +443,7 @@ class TAB(nn.Module):
         return not any(p.requires_grad for p in self.scbe.parameters())
 
     def freeze(self) -> "TAB":
-        """Let the boundary part learn no more, for stage two; its batch norm statistics stay, too.
+        """Stop the boundary part from learning, for stage two; its batch norm statistics stay as they are, too.
 
         Source: TAB section 4.3. What the paper calls end to end is trained in two parts.
         """

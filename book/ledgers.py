@@ -8,6 +8,7 @@ from collections import Counter
 from os.path import commonprefix
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from experiments import claims
@@ -289,7 +290,12 @@ def measured(row: dict) -> list[str]:
 
 
 def spread(values: list[float], name: str, names: list[str]) -> str:
-    """Mean ± standard deviation in per cent; with what sets its name apart where several figures are told."""
+    """Mean ± standard deviation in per cent; with what sets its name apart where several figures are told.
+
+    Numbers of weights are told as they are.
+    """
+    if name.endswith("parameters"):
+        return f"{np.mean(values):,.0f} weights" + (" in the stem" if name.startswith("stem") else "")
     shared = commonprefix(names)
     shared = shared if shared in names else shared[:shared.rfind("_") + 1]
     label = "" if len(names) == 1 else (name.removeprefix(shared).strip("_") or "all") + " "

@@ -100,10 +100,12 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
 
     Args:
         data: samples with landmarks, or un-augmented ``Crops`` of them.
-        normalizer: see ``metrics.nme``.
+        normalizer: see ``metrics.nme``; or "given_box", the root of the area of the box that the data set gives (tag
+            ``given_box``), by which errors on AFLW are published. Crops follow the landmarks' own box all the same.
 
     Raises:
-        ValueError: if ``data`` is empty, augmented or not annotated, or markups differ; and as ``predict``.
+        ValueError: if ``data`` is empty, augmented or not annotated, markups differ or a given box is missing; and as
+            ``predict``.
     """
     check_readable(model)
     if not isinstance(data, Crops):
@@ -116,11 +118,16 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
         if sample.landmarks is None:
             raise ValueError(f"data must have landmarks, got none at {i}")
         box = sample.box if sample.box is not None else np.r_[sample.landmarks.min(0), sample.landmarks.max(0)]
+        if normalizer == "given_box":
+            if "given_box" not in sample.tags:
+                raise ValueError(f"data must have the tag given_box for that normalizer, got none at {i}")
+            box = np.asarray(sample.tags["given_box"], np.float64)
         facts.append((np.asarray(sample.landmarks, np.float64), box, sample.tags, sample.markup))
     target, boxes, tags, names = zip(*facts, strict=True)
     if len(set(names)) > 1:
         raise ValueError(f"data must be of one markup, got {sorted(set(names))}")
     predicted, seconds = predict(model, data, batch_size, device)
+    normalizer = "box" if normalizer == "given_box" else normalizer
     return Evaluation(predicted, np.stack(target), np.stack(boxes), list(tags), names[0], normalizer, seconds)
 
 

@@ -81,7 +81,9 @@ def normalizing_length(target: ArrayLike, normalizer: str, markup: str = "68", b
     if normalizer not in NORMALIZERS:
         raise ValueError(f"normalizer must be one of {', '.join(NORMALIZERS)}, got {normalizer!r}")
     if normalizer in ("inter_ocular", "inter_pupil"):
-        right, left = markups.get(markup).normalizers[normalizer]
+        if normalizer not in (ends := markups.get(markup).normalizers):
+            raise ValueError(f"normalizer must be box or diagonal for markup {markup!r}, got {normalizer!r}")
+        right, left = ends[normalizer]
         length = np.linalg.norm(target[:, list(right)].mean(1) - target[:, list(left)].mean(1), axis=-1)
     else:
         box = (np.concatenate([np.nanmin(target, 1), np.nanmax(target, 1)], axis=1) if box is None

@@ -37,7 +37,8 @@ from facealign_lite.nets.resnet import normalize
 MAPS = len(markups.BOUNDARIES) + 1
 REACH = 3        # widths beyond which a boundary has no heat, as in Wu et al. 2018
 PIECES = 16      # a curve has at least so many straight pieces, and four from landmark to landmark
-START = 0.001    # deviation of the first weights of a head; the paper starts whole hourglasses so (section 4.3)
+START = 0.001    # standard deviation of the first weights of a head; the paper draws whole hourglasses so, see
+                 # ``start_small``
 TINY = 1e-6
 
 
@@ -110,8 +111,9 @@ def smooth(points: Tensor, steps: int) -> Tensor:
     chord = torch.linalg.vector_norm(points.diff(dim=-2), dim=-1, keepdim=True)          # (..., M - 1, 1)
     slope = points.diff(dim=-2) / chord.clamp(min=TINY)                                  # unit vectors
     before, after = chord[..., :-1, :], chord[..., 1:, :]
-    # the parabola's slope in its middle is the mean of both chords' slopes, the nearer chord weighing more; at its
-    # ends it makes up for that, since a chord's slope is the mean of those at its two ends
+    # A parabola's slope in the middle of its three points is the mean of the two chords' slopes, the shorter chord
+    # weighing more. A chord's slope is the mean of the slopes at its two ends, so that at an outer end is
+    # 2 (slope of the chord) - (slope in the middle).
     inner = (after * slope[..., :-1, :] + before * slope[..., 1:, :]) / (before + after).clamp(min=TINY)
     if points.shape[-2] == 2:
         way = slope.expand(*slope.shape[:-2], 2, 2)
@@ -145,7 +147,7 @@ def boundary_mse(predicted: Tensor, target: Tensor) -> Tensor:
 def boundary_overlap(predicted: Tensor, target: Tensor, level: float = 0.5) -> Tensor:
     """How well the bands agree that are hotter than ``level``: shared over joint area, (..., C, H, W) -> (..., C).
 
-    A band of Gaussian heat above 0.5 is 2.35 sigma wide. Two empty bands agree.
+    A band of Gaussian heat above 0.5 is 2.35 sigma wide. Where both bands are empty the overlap is 1.
 
     Raises:
         ValueError: if the shapes differ or have fewer than three dimensions, or ``level`` is not positive.
@@ -185,7 +187,7 @@ class TabConfig:
     depth: int = 4                            # halvings inside one hourglass
     unit: str = "residual"                    # paper "hierarchical", that of the hourglass it cites
     widths: tuple[int, ...] = (16, 32, 64, 96)   # of the U-Net's levels and its bottom. The paper gives neither; three
-                                              # levels are the fewest at which fusion 3 differs from 2
+                                              # levels are the fewest at which fusion 3 differs from 2. See ``PAPER``
     scales: str = "multi"                     # or "single": features of the finest scale only (Table 9)
     fusion: int = 2                           # t: levels of features that enter one level of the encoder (Table 10)
     sigma: float = 1.0                        # width of a boundary and of a landmark's heat in map pixels; the paper
@@ -237,8 +239,10 @@ def scaled(config: TabConfig) -> TabConfig:
 
 
 LITE = TabConfig()
+# The U-Net is the common one, four halvings, at half its common width: of the common sizes it comes nearest to the
+# 64.5 and 86.9 MB that the paper reports (59.6 and 81.9 of 2^20 bytes), and the hourglass has features for each level.
 PAPER = scaled(TabConfig(landmarks=98, image_size=256, in_channels=3, stride=4, channels=256, unit="hierarchical",
-                         widths=(64, 128, 256, 512), reading="center_of_mass"))
+                         widths=(32, 64, 128, 256, 512), reading="center_of_mass"))
 
 
 class Backbone(nn.Module):
@@ -280,7 +284,10 @@ class SCBE(HourglassStack):
     """Self-calibrated boundary estimation: boundary maps from an image, and the features that gave them.
 
     What the stem saw enters every hourglass, beside the features and the maps of the hourglass before. With two, as in
-    the paper, that is the stacked hourglass it builds on; from the third on it differs.
+    the paper, that is bit for bit the stacked hourglass it builds on, which does so, too; from the third on it differs.
+
+    The hourglass and its unit have the weights of the one that the paper cites (Bulat and Tzimiropoulos 2017); that one
+    pools by average, this one by maximum, as the first stacked hourglass does.
 
     Source: TAB Eq. 1 and Fig. 4, left.
     """
@@ -303,8 +310,9 @@ class SCBE(HourglassStack):
         Returns:
             maps: ``stacks`` tensors (B, 16, h, w), the last being the prediction: heat, 1 on a boundary.
             features: B_1 .. B_s, (B, channels, h, w), then each of half the size. The first are those the maps were
-                read from; the others come from the last hourglass on its way up, or with scales "single" are means of
-                the first.
+                read from; the others are what the last hourglass gives at each resolution on its way up, before the
+                unit that leads to the next (the paper: "the last hourglass block"); or with scales "single" means of
+                the first, which then enters every level. To let it enter its own level alone would be as faithful.
 
         Raises:
             ValueError: if ``images`` has another number of channels or a size that cannot be halved.
@@ -314,6 +322,21 @@ class SCBE(HourglassStack):
         if self.config.scales == "multi":
             return maps, features[:self.config.levels]
         return maps, [features[0], *(F.avg_pool2d(features[0], 2**i) for i in range(1, self.config.levels))]
+
+
+def start_small(model: SCBE, std: float = START) -> SCBE:
+    """Draw the weights of a boundary part from N(0, std), but for its stem, as the paper does; biases are 0. In place.
+
+    A unit adds what its convolutions give to its input, so with weights as small as these it starts as the identity.
+
+    Source: TAB section 4.3.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and not name.startswith("stem."):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
 
 
 class BALT(nn.Module):
@@ -341,27 +364,32 @@ class BALT(nn.Module):
 
         Args:
             boundaries: (B, 16, h, w), from ``SCBE`` or true ones.
-            features: s tensors (B, channels, h / 2^i, w / 2^i); not looked at with fusion 0.
+            features: s tensors (B, channels, h / 2^i, w / 2^i). With fusion 0 they are ignored.
 
         Returns:
             (B, K, h, w).
         """
-        x, kept = self.first(boundaries), []                                    # F_1
-        for i, down in enumerate(self.down):
-            x = x + self.fusion(features, i) if self.config.fusion else x
-            kept.append(x)                                                      # F', what the decoder will see
-            x = down(F.max_pool2d(x, 2))                                        # Eq. 3 and 4
+        *kept, x = self.encode(boundaries, features)
         for i in reversed(range(self.config.levels)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = self.up[i](torch.cat([kept[i], x], 1))                          # Eq. 5
         return self.head(x)
 
+    def encode(self, boundaries: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """F'_1 .. F'_s, the sums that the decoder will see, (B, widths[i], h / 2^i, w / 2^i), and the bottom F_s+1."""
+        x, kept = self.first(boundaries), []                                    # F_1
+        for i, down in enumerate(self.down):
+            x = x + self.fusion(features, i) if self.config.fusion else x
+            kept.append(x)                                                      # F'
+            x = down(F.max_pool2d(x, 2))                                        # Eq. 3 and 4
+        return [*kept, x]
+
     def fusion(self, features: Sequence[Tensor], level: int) -> Tensor:
-        """What the boundary features add to one level of the encoder (Eq. 4)."""
-        total = 0
-        for j in fused(level, self.config.fusion):
-            part = self.transitions[f"{j}to{level}"](features[j])
-            total = total + (F.max_pool2d(part, 2 ** (level - j)) if j < level else part)
+        """What the boundary features add to one level of the encoder: B' and the sum of the B'' of Eq. 4. The
+        configuration's fusion must not be 0."""
+        total = self.transitions[f"{level}to{level}"](features[level])
+        for j in fused(level, self.config.fusion)[:-1]:
+            total = total + F.max_pool2d(self.transitions[f"{j}to{level}"](features[j]), 2 ** (level - j))
         return total
 
 
@@ -411,11 +439,11 @@ class TAB(nn.Module):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the boundary part is held as it is."""
+        """Whether nothing in the boundary part learns."""
         return not any(p.requires_grad for p in self.scbe.parameters())
 
     def freeze(self) -> "TAB":
-        """Hold the boundary part as it is for stage two, batch norm statistics included.
+        """Stop the boundary part from learning, for stage two; its batch norm statistics stay as they are, too.
 
         Source: TAB section 4.3. What the paper calls end to end is trained in two parts.
         """
@@ -431,7 +459,7 @@ class TAB(nn.Module):
         return self
 
     def load_stem(self, path: str | os.PathLike) -> "TAB":
-        """Take public ImageNet weights into the stem, from a safetensors file.
+        """Load public ImageNet weights into the stem, from a safetensors file.
 
         Raises:
             ValueError: if the stem is not of VGG16 or ResNet-50 and their size, or the file does not hold its weights.
@@ -481,7 +509,7 @@ def transform_loss(config: TabConfig = LITE) -> Callable:
             learn, several times faster. ``landmark_sigma`` is the width of the Gaussians; the paper gives none.
 
     Returns:
-        a loss for ``training.fit``, on what ``TAB`` gives; boundary maps are not looked at.
+        a loss for ``training.fit``, on what ``TAB`` gives; it ignores the boundary maps.
 
     Source: TAB section 4.3.
     """

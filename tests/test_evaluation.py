@@ -1,5 +1,6 @@
 """Errors in image pixels."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,6 +110,20 @@ def test_an_error_in_the_crop_is_the_same_error_in_the_image():
     assert figures["nme"] == pytest.approx(result.errors.mean(), abs=1e-6) and figures["images"] == 5
     assert figures["nose"] == pytest.approx(68 / nose * figures["nme"], rel=0.05)
     assert figures["mouth"] < 0.01 * figures["nose"]
+
+
+def test_a_given_box_divides_where_the_set_is_published_so():
+    """AFLW: the face's size is that of the annotated box, and crops follow the landmarks all the same."""
+    samples = [replace(s, tags={"given_box": (s.box[0] - 20, s.box[1] - 20, s.box[0] + 180, s.box[1] + 30 * k + 60)})
+               for k, s in enumerate(toy_samples(), 1)]
+    model = Oracle(crop_points(samples) + 3)
+    given, own = evaluate(model, samples, "given_box"), evaluate(Oracle(crop_points(samples) + 3), samples, "box")
+    np.testing.assert_allclose(given.predicted, own.predicted)
+    for k, (sample, mine, theirs) in enumerate(zip(samples, own.errors, given.errors, strict=True), 1):
+        (left, top, right, bottom), area = sample.box, 200 * (30 * k + 80)
+        assert theirs == pytest.approx(mine * np.sqrt((right - left) * (bottom - top) / area))
+    with pytest.raises(ValueError, match="tag given_box"):
+        evaluate(model, toy_samples(), "given_box")
 
 
 def test_subsets_are_those_the_tags_name():

@@ -76,6 +76,70 @@ def test_tab_arms_share_the_boundary_part_and_report_what_table_8_has(tmp_path, 
 
 
 @pytest.fixture
+def tab_budget(tmp_path, monkeypatch):
+    small = tab.replace(tab.tab.LITE, image_size=64, channels=8, depth=3, widths=(4, 4, 4, 4))
+    monkeypatch.setattr(tab.tab, "LITE", small)
+    faces = save_packed(tmp_path / "faces", SyntheticFaces(3, tab.FACE_SIZE, tab.FACE_SEED))
+    monkeypatch.setattr(tab, "pack", lambda folder, name, budget: faces)
+    return {"boundary_steps": 4, "landmark_steps": 4, "lr": 1e-3, "landmark_lr": 1e-3, "batch_size": 2, "amp": "off"}
+
+
+@pytest.mark.parametrize("name", ["plain", "free", "coordinates", "last", "one_stack", "lines98", "vgg_small"])
+def test_every_rival_of_tab_runs_and_takes_as_many_steps_in_all(tab_budget, tmp_path, monkeypatch, name):
+    taken, whole = [], tab.steps
+    monkeypatch.setattr(tab, "steps", lambda *args, **more: taken.append(args[3].steps) or whole(*args, **more))
+    found = complete(tab.arms(tab_budget, "cpu")[name](0, tmp_path / name))
+    assert sum(taken) == 8 and np.isfinite(found["nme"]) and len(found["errors"]) == 3
+    assert ("overlap" in found) == (name not in ("plain", "free"))              # these have no lines
+
+
+def test_an_arm_looked_at_on_its_way_ends_as_the_one_that_was_not(tab_budget, tmp_path):
+    arms = tab.arms(tab_budget, "cpu")
+    early, usual = (complete(arms[name](0, tmp_path / name)) for name in ("early2", "vgg"))
+    assert early["errors"].tolist() == usual["errors"].tolist()
+    assert early["nme_1"] == pytest.approx(np.mean(early["errors_1"])) and early["nme_1"] != early["nme_2"]
+    going = arms["early2"](1, tmp_path / "stopped")
+    for _ in range(6):                                                          # four of stage one, two of stage two
+        next(going)
+    going.close()
+    assert complete(arms["early2"](1, tmp_path / "stopped"))["nme_1"] > 0       # seen before it was stopped
+
+
+def test_the_rivals_of_tab_differ_from_it_in_what_they_say():
+    count = tab.tab.nn.Module.parameters
+    size = lambda model: sum(p.numel() for p in count(model))                   # noqa: E731
+    whole = tab.tab.TAB()
+    head = tab.Coordinates(tab.tab.SCBE(), tab.tab.LITE)
+    decoder = size(whole.balt.up) + size(whole.balt.head)
+    assert size(head.squeeze) + size(head.matrix) == pytest.approx(decoder, rel=0.15)
+    stems = {kind: size(tab.Boundaries(kind).build().stem) for kind in ("vgg", "vgg_small", "resnet", "hourglass")}
+    assert stems["resnet"] <= stems["vgg_small"] <= stems["hourglass"] < stems["vgg"] / 2
+    first, second = tab.Boundaries(), tab.Boundaries(every_stack=False)
+    batch = {"image": torch.zeros(1, 1, 128, 128), "landmarks": torch.rand(1, 68, 2) * 128}
+    outputs = first.build()(batch["image"])
+    assert first.loss()(outputs, batch) > second.loss()(outputs, batch) > 0
+    alone = ([outputs[0][-1]], outputs[1])
+    assert second.loss()(outputs, batch) == first.loss()(alone, batch)
+
+
+def test_coordinates_are_read_where_they_were_taught():
+    model = tab.Coordinates(tab.tab.SCBE(), tab.tab.LITE)
+    points = torch.rand(2, 68, 2) * 120
+    batch = {"image": torch.zeros(2, 1, 128, 128), "landmarks": points}
+    maps = tab.heatmaps.to_heatmap(points, (128, 128), (64, 64))
+    assert model.loss(maps, batch) == 0 and torch.allclose(model.read(maps).points, points, atol=1e-4)
+
+
+def test_the_denser_faces_are_the_same_pictures(tab_budget, tmp_path):
+    faces = tab.pack(tmp_path, "train", tab_budget)
+    dense = tab.Denser(faces)
+    for i in range(3):
+        assert np.array_equal(dense[i].image, faces[i].image) and np.array_equal(dense[i].box, faces[i].box)
+        fewer = tab.tab.markups.convert(dense[i].landmarks, "98", "68")
+        assert np.abs(fewer[:17] - faces[i].landmarks[:17]).max() < 1e-6       # the jaw is the same
+
+
+@pytest.fixture
 def scpan_budget(tmp_path, monkeypatch):
     small = scpan.replace(scpan.scpan.LITE, channels=8, depth=1, stem=(4, 4, 8))
     monkeypatch.setattr(scpan.scpan, "LITE", small)
@@ -137,7 +201,7 @@ def test_a_paper_has_both_budgets_and_a_gpu_trains_ten_times_as_long(name):
     assert list(paper.arms(lite)) == list(paper.arms(gpu))
 
 
-@pytest.mark.parametrize("name", [name for name in command.PAPERS if name != "acenet_photos"])
+@pytest.mark.parametrize("name", [name for name in command.PAPERS if name not in ("acenet_photos", "tab_photos")])
 def test_the_lite_budget_is_the_one_of_the_records(name):
     """So that a record of before is read, and not run again."""
     paper = importlib.import_module(f"experiments.{name}")
@@ -222,9 +286,10 @@ def test_the_command_line_says_in_one_line_what_is_wrong(toy, tmp_path, capsys):
         assert "toy-one-4.json" in (said := capsys.readouterr().err) and len(said.splitlines()) == 1
 
 
-def test_photos_must_be_named(monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["acenet_photos", "tab_photos"])
+def test_photos_must_be_named(monkeypatch, capsys, name):
     monkeypatch.delenv("DATA", raising=False)
-    assert command.main(["acenet_photos"]) == 2
+    assert command.main([name]) == 2
     assert "DATA=folder" in capsys.readouterr().err
 
 

@@ -39,7 +39,7 @@ def test_every_equation_and_part_has_its_row_and_no_other():
 
 
 def test_every_claim_has_its_row_and_no_other():
-    assert [row["id"] for row in CLAIMS] == [f"C{n}" for n in range(1, 25)]
+    assert sorted((row["id"] for row in CLAIMS), key=lambda name: int(name[1:])) == [f"C{n}" for n in range(1, 30)]
     assert {row["paper"] for row in CLAIMS} == set(ledgers.PAPERS)
 
 
@@ -66,7 +66,22 @@ def test_the_tests_exist(row):
         assert name in functions_in(ROOT / path), test
 
 
-@pytest.mark.parametrize("row", CLAIMS, ids=by_id)
+# claims of which an arm has fewer than three seeds so far
+UNFINISHED = {"C25", "C26", "C27", "C28", "C29"}
+FINISHED = [row for row in CLAIMS if row["id"] not in UNFINISHED]
+
+
+@pytest.mark.parametrize("row", [row for row in CLAIMS if row["id"] in UNFINISHED], ids=by_id)
+def test_a_claim_that_is_still_measured_has_arms_that_are_defined(row):
+    arms = importlib.import_module(f"experiments.{row['paper']}").arms
+    lite = importlib.import_module(f"experiments.{row['paper']}").BUDGETS["lite"]
+    assert {arm.removeprefix(f"{row['paper']}-") for arm in ledgers.arms(row)} <= set(arms(lite))
+    few = [arm for arm in ledgers.arms(row) if len(records.read_seeds(arm, clean=True)) < 3]
+    assert few, "finished: take it out of UNFINISHED"
+    assert claims.says(row)[0] in (verdict.HOLDS, verdict.FAILS, verdict.OPEN, claims.UNTESTED)
+
+
+@pytest.mark.parametrize("row", FINISHED, ids=by_id)
 def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
     assert set(row) == {"id", "paper", "claim", "figures", "metric", "compare", "beside", "shows", "note"}
     assert row["claim"].strip() and row["figures"].strip() and row["compare"] and row["shows"]
@@ -78,7 +93,7 @@ def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
     assert figures >= set(row["shows"]) and len(ledgers.measured(row)) == len(ledgers.arms(row))
 
 
-@pytest.mark.parametrize("row", CLAIMS, ids=by_id)
+@pytest.mark.parametrize("row", FINISHED, ids=by_id)
 def test_a_claim_is_judged_by_paired_seeds_at_the_lite_budget(row):
     found = claims.judge(row)
     assert [one.comparison for one in found] == claims.Comparison.of(row)
@@ -98,7 +113,7 @@ def test_the_papers_figures_of_a_comparison_are_among_those_that_are_told(row):
 def test_per_face_errors_are_taken_where_they_are():
     """Of which claims they are not: parts of a face, subsets, other lenders and MSM's sweeps, in records of before."""
     by_seed = {row["id"] for row in CLAIMS for one in claims.judge(row) if one.verdict.faces == 1}
-    assert by_seed <= {"C6", "C16", "C17", "C22", "C23", "C24"}
+    assert by_seed <= {"C6", "C16", "C17", "C22", "C23", "C24", "C28"}
 
 
 # ---- judging made-up records ---------------------------------------------------------------------------------------

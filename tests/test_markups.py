@@ -24,7 +24,8 @@ from facealign_lite.markups import (
 )
 from facealign_lite.nets.reading import read_maps
 
-EACH = pytest.mark.parametrize("markup", MARKUPS.values(), ids=lambda m: m.name)
+# of the 39 landmarks of a profile only their number is known
+EACH = pytest.mark.parametrize("markup", [m for m in MARKUPS.values() if m.name != "39"], ids=lambda m: m.name)
 PARTS = ("jaw", "brow", "nose", "eye", "mouth")
 
 # what stays in place and what changes places in a mirror, counted from 1 as the data sets do
@@ -47,7 +48,7 @@ def mirror_name(name):
 
 def test_the_known_markups():
     assert {name: m.count for name, m in MARKUPS.items()} == {"68": 68, "36": 36, "98": 98, "29": 29, "19": 19,
-                                                              "194": 194}
+                                                              "194": 194, "39": 39}
     assert all(get(name) is m and m.name == name for name, m in MARKUPS.items())
     assert (len(ANCHORS), len(CONTOURS), len(BOUNDARIES)) == (12, 13, 15)
     assert len(set(ANCHORS)) == 12 and len(set(CONTOURS)) == 13 and len(set(BOUNDARIES)) == 15

@@ -18,6 +18,7 @@ from facealign_lite.data import (
     read_aflw,
     read_aflw2000,
     read_cofw,
+    read_cofw68,
     read_csv,
     read_helen,
     read_images,
@@ -56,6 +57,32 @@ def test_300w(tmp_path):
     check(one, first, "68")
     check(two, second, "68")
     assert (one.tags["set"], two.tags["set"]) == ("afw", "ibug")
+
+
+def test_300w_as_published_is_split_as_in_the_papers(tmp_path):
+    """One face in every folder that the two archives unpack to."""
+    splits = {"train": ["afw", "helen/trainset", "lfpw/trainset"], "common": ["helen/testset", "lfpw/testset"],
+              "challenging": ["ibug"], "private": ["300W/01_Indoor", "300W/02_Outdoor"], None: ["other/testset"]}
+    for place in sum(splits.values(), []):
+        picture(tmp_path / place / "a.png")
+        (tmp_path / place / "a.pts").write_text(pts_text(points(68)))
+    samples = read_300w(tmp_path)
+    for split, places in splits.items():
+        found = [s.image.parent.relative_to(tmp_path).as_posix() for s in samples if s.tags.get("split") == split]
+        assert sorted(found) == sorted(places)
+    alone, = read_300w(tmp_path / "ibug")                                       # from inside, too
+    assert alone.tags == {"set": "ibug", "split": "challenging"}
+
+
+def test_profiles_of_menpo_are_a_set_of_their_own(tmp_path):
+    front, side = points(68), points(39)
+    for name, landmarks in (("aflw__face_1", front), ("aflw__face_2", side)):
+        picture(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.pts").write_text(pts_text(landmarks))
+    for markup, landmarks in (("68", front), ("39", side)):
+        with pytest.warns(UserWarning, match="skipped 1 other files"):
+            sample, = read_300w(tmp_path, markup)
+        check(sample, landmarks, markup)
 
 
 @pytest.mark.parametrize("damage, line", [
@@ -167,9 +194,11 @@ def test_csv(tmp_path):
         read_csv(table)
 
 
-def cofw(path, landmarks, hidden, end):
+def cofw(path, landmarks, hidden, end, boxes=((3, 4, 20, 30), (1, 1, 9, 9))):
     """As MATLAB saves it: arrays transposed, images behind references."""
     with h5py.File(path, "w") as file:
+        if boxes is not None:
+            file[f"bboxes{end}"] = np.array(boxes, np.float64).T
         table = np.concatenate([landmarks[:, 0] + 1, landmarks[:, 1] + 1, hidden])
         file[f"phis{end}"] = np.stack([table, table + 0]).T
         images = [np.full((8, 8), 99, np.uint8), np.arange(96, dtype=np.uint8).reshape(3, 4, 8)]
@@ -184,6 +213,14 @@ def test_cofw(tmp_path):
     check(grey, landmarks, "29")
     np.testing.assert_array_equal(grey.visibility, hidden == 0)
     assert colour.image.shape == (8, 4, 3) and colour.image[3, 1].tolist() == [11, 43, 75]      # [c, x, y] as saved
+    # x, y, width, height from 1 as published
+    assert (grey.tags["given_box"], colour.tags["given_box"]) == ((2, 3, 22, 33), (0, 0, 9, 9))
+    cofw(tmp_path / "COFW_test_color.mat", landmarks, hidden, "T", None)
+    assert read_cofw(tmp_path / "COFW_test_color.mat")[0].tags == {}
+    for boxes in ([(1, 2, 3, 4)], [(1, 2, 3), (1, 2, 3)], [(1, 2, 3, np.nan)] * 2):
+        cofw(tmp_path / "COFW_test_color.mat", landmarks, hidden, "T", boxes)
+        with pytest.raises(ValueError, match="COFW_test_color.mat.*bboxesT"):
+            read_cofw(tmp_path / "COFW_test_color.mat")
     with pytest.raises(ValueError, match="phisTr"):
         read_cofw(tmp_path / "COFW_test.mat", "train")
     with pytest.raises(ValueError, match="part"):
@@ -194,6 +231,44 @@ def test_cofw(tmp_path):
     (tmp_path / "COFW_test.mat").write_bytes(b"not HDF5")
     with pytest.raises(ValueError, match="COFW_test.mat"):
         read_cofw(tmp_path / "COFW_test.mat")
+
+
+def cofw68(tmp_path, faces, boxes=((3, 4, 20, 30), (1, 1, 9, 9)), hidden=None):
+    """The published folder, beside COFW's own file."""
+    cofw(tmp_path / "COFW_test_color.mat", points(29), np.zeros(29), "T")
+    (tmp_path / "COFW68_Data" / "test_annotations").mkdir(parents=True, exist_ok=True)
+    savemat(tmp_path / "COFW68_Data" / "cofw68_test_bboxes.mat", {"bboxes": np.array(boxes, np.float64)})
+    for number, landmarks in faces.items():
+        occluded = np.arange(68) % 3 == 0 if hidden is None else hidden
+        savemat(tmp_path / "COFW68_Data" / "test_annotations" / f"{number}_points.mat",
+                {"Points": landmarks + 1, "Occ": np.asarray(occluded, np.uint8).reshape(-1, 1)})
+    return tmp_path / "COFW68_Data", tmp_path / "COFW_test_color.mat"
+
+
+def test_cofw68(tmp_path):
+    first, second = points(68), points(68)
+    where = cofw68(tmp_path, {2: second, 1: first})
+    one, two = read_cofw68(*where)
+    check(one, first, "68")
+    np.testing.assert_allclose(two.landmarks, second, atol=1e-6)
+    assert two.image.shape == (8, 4, 3) and one.tags["given_box"] == (2, 3, 22, 33)
+    np.testing.assert_array_equal(one.visibility, np.arange(68) % 3 > 0)
+    (where[0] / "test_annotations" / "notes.mat").touch()
+    with pytest.warns(UserWarning, match="skipped 1 other files.*notes.mat"):
+        assert len(read_cofw68(*where)) == 2
+
+
+@pytest.mark.parametrize("change, seen", [
+    ({"faces": {3: np.ones((68, 2))}}, "3_points.mat: wanted a face from 1 to 2"),
+    ({"faces": {0: np.ones((68, 2))}}, "0_points.mat: wanted a face from 1 to 2"),
+    ({"faces": {1: np.ones((67, 2))}}, "1_points.mat: wanted 68 finite points"),
+    ({"faces": {1: np.full((68, 2), np.nan)}}, "1_points.mat: wanted 68 finite points"),
+    ({"faces": {1: np.ones((68, 2))}, "hidden": [1] * 67}, "1_points.mat: wanted Occ"),
+    ({"faces": {1: np.ones((68, 2))}, "hidden": [2] * 68}, "1_points.mat: wanted Occ"),
+    ({"faces": {1: np.ones((68, 2))}, "boxes": [(1, 2, 3)]}, "bboxes.mat: wanted"), ({"faces": {}}, "got none")])
+def test_damaged_cofw68_files_are_named(tmp_path, change, seen):
+    with pytest.raises(ValueError, match=seen):
+        read_cofw68(*cofw68(tmp_path, **change))
 
 
 def test_cofw_without_its_package_says_what_to_install(tmp_path, monkeypatch):
@@ -255,20 +330,40 @@ def test_aflw2000(tmp_path, name, rows):
 def test_300w_lp_takes_the_landmarks_of_the_turned_picture(tmp_path):
     """Beside the picture lie those of the photo before it was turned."""
     before, after, other = points(68), points(68), points(68)
-    for name in ("AFW/a_3.jpg", "AFW/b_0.jpg", "AFW_Flip/a_3.jpg"):
+    for name in ("AFW/a_3.jpg", "AFW/b_0.jpg", "AFW_Flip/a_3.jpg", "AFW_Flip/b_0.jpg"):
         picture(tmp_path / name)
         savemat(tmp_path / name.replace(".jpg", ".mat"), {"pt2d": before.T + 1, "Pose_Para": np.zeros((1, 7))})
-    for name, own in (("AFW/a_3", after), ("AFW_Flip/a_3", other)):
-        (tmp_path / "landmarks" / name).parent.mkdir(parents=True)
+    for name, own in (("AFW/a_3", after), ("AFW/b_0", other)):
+        (tmp_path / "landmarks" / name).parent.mkdir(parents=True, exist_ok=True)
         savemat(tmp_path / "landmarks" / f"{name}_pts.mat", {"pts_2d": own + 1, "pts_3d": own})
     (tmp_path / "Code").mkdir()
     savemat(tmp_path / "Code" / "Model.mat", {"w": np.zeros((3, 3))})
     (tmp_path / "Code" / "Other.mat").write_bytes(b"\x89HDF")
-    with pytest.warns(UserWarning, match="skipped 2 other files, .*Model.mat"):
+    # 61,225 faces are published, and as many mirror images in folders of their own, which are left out
+    with pytest.warns(UserWarning, match="skipped 4 other files, .*AFW_Flip"):
         samples = read_aflw2000(tmp_path)
-    for sample, wanted in zip(samples, (after, before, other), strict=True):
+    for sample, wanted in zip(samples, (after, other), strict=True):
         check(sample, wanted, "68")
-    assert [sample.tags["variable"] for sample in samples] == ["pts_2d", "pt2d", "pts_2d"]
+        assert sample.tags == {"variable": "pts_2d", "angles": (0, 0, 0), "yaw": "0-30"}
+    with pytest.warns(UserWarning, match="skipped 2 other files, .*Model.mat"):
+        samples = read_aflw2000(tmp_path, flipped=True)
+    flip = list(data.readers.markups.get("68").flip)
+    for sample, wanted in zip(samples[2:], (after, other), strict=True):        # pictures are 8 pixels wide
+        check(sample, (wanted * [-1, 1] + [7, 0])[flip], "68")
+
+
+@pytest.mark.parametrize("yaw, word", [(0, "0-30"), (-30, "0-30"), (31, "30-60"), (-75.5, "60-90"), (97, "over 90")])
+def test_aflw2000_says_how_far_a_face_is_turned(tmp_path, yaw, word):
+    picture(tmp_path / "image00001.jpg")
+    pose = np.radians([[10.0, yaw, -5]]).repeat(1, 0)
+    table = {"pt3d_68": np.vstack([points(68).T + 1, np.zeros((1, 68))])}
+    savemat(tmp_path / "image00001.mat", table | {"Pose_Para": np.hstack([pose, [[1, 2, 3, 4]]])})
+    sample, = read_aflw2000(tmp_path)
+    assert sample.tags == {"variable": "pt3d_68", "angles": (10, yaw, -5), "yaw": word}
+    for damaged in (np.zeros((1, 2)), np.full((1, 7), np.nan)):
+        savemat(tmp_path / "image00001.mat", table | {"Pose_Para": damaged})
+        with pytest.raises(ValueError, match="image00001.mat: wanted Pose_Para"):
+            read_aflw2000(tmp_path)
 
 
 @pytest.mark.parametrize("end", [".JPEG", ".Jpg", ".webp", ".tif", ".TIFF", ".BmP"])
@@ -403,7 +498,8 @@ def test_unlabelled_images(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_300w, read_300vw, read_aflw2000, read_images, read_csv, read_pts, read_cofw,
-                                  lambda p: read_wflw(p, p), lambda p: read_helen(p, p), lambda p: read_aflw(p, p)])
+                                  lambda p: read_wflw(p, p), lambda p: read_helen(p, p), lambda p: read_aflw(p, p),
+                                  lambda p: read_cofw68(p, p)])
 def test_what_is_missing_is_named(tmp_path, read):
     with pytest.raises(OSError, match="nowhere"):
         read(tmp_path / "nowhere")
@@ -423,6 +519,25 @@ def test_the_inventory_lists_what_is_there_and_what_is_not(tmp_path):
     (tmp_path / "300w" / "bad.pts").write_text("no")
     rows = {row["set"]: row for row in inventory(tmp_path)}
     assert {name for name, row in rows.items() if row["faces"]} == {"WFLW test", "CelebA"}
+    assert "list_98pt_rect_attr_train.txt and WFLW_images/" in rows["WFLW train"]["missing"]
     assert "bad.pts, line 1" in rows["300-W"]["missing"] and "AFLWinfo_release.mat" in rows["AFLW train"]["missing"]
     lines = inventory_table(list(rows.values())).splitlines()
     assert len(lines) == len(rows) + 1 and "WFLW test" in lines[list(rows).index("WFLW test") + 1]
+
+
+def test_the_inventory_knows_the_published_names(tmp_path):
+    table, images = wflw(tmp_path / "wflw", points(98))
+    for part in ("train", "test"):
+        path = tmp_path / "wflw" / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / \
+            f"list_98pt_rect_attr_{part}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(table.read_bytes())
+    images.rename(tmp_path / "wflw" / "WFLW_images")
+    table.unlink()
+    (tmp_path / "cofw").mkdir()
+    cofw68(tmp_path / "cofw", {1: points(68)})
+    cofw(tmp_path / "cofw" / "COFW_train_color.mat", points(29), np.zeros(29), "Tr")
+    picture(tmp_path / "300w_lp" / "AFW" / "a_1.jpg")
+    savemat(tmp_path / "300w_lp" / "AFW" / "a_1.mat", {"pt2d": points(68).T})
+    rows = {row["set"]: row["faces"] for row in inventory(tmp_path) if row["faces"]}
+    assert rows == {"WFLW train": 1, "WFLW test": 1, "COFW train": 2, "COFW test": 2, "COFW-68": 1, "300W-LP": 1}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facealign_lite import markups
-from facealign_lite.synthetic import Style, SyntheticFaces, render_face
+from facealign_lite.synthetic import Style, SyntheticFaces, denser, render_face
 from facealign_lite.synthetic.paint import distance_to_curve, sample
 from facealign_lite.synthetic.parts import parts
 from facealign_lite.synthetic.raster import EMPTY, depth_map, lit, rasterize
@@ -212,3 +212,33 @@ def test_texture_lookup_is_bilinear_and_wraps():
 
 def test_plane_looks_down_the_axis():
     np.testing.assert_allclose(plane(np.array([[2.0, 1.0, -4.0]])), [[0.5, -0.25]])
+
+
+# ---- 98 landmarks ---------------------------------------------------------------------------------------------------
+
+def test_98_landmarks_are_the_68_and_some_between():
+    faces = SyntheticFaces(12, 128, 4)
+    for i in range(len(faces)):
+        face, points = faces[i], denser(faces.scene(i), 128)
+        fewer = markups.convert(points, "98", "68")
+        unit = np.linalg.norm(face.landmarks[36] - face.landmarks[45])
+        off = np.linalg.norm(fewer - face.landmarks, axis=1) / unit
+        same = [*range(17), *range(27, 37), 39, 42, 45, 48, 54]            # jaw, nose, corners of eyes and mouth
+        assert off[same].max() < 1e-6 and off[[*range(36, 68)]].max() < 0.1
+        # on a line that the face has, halfway between neighbours
+        jaw = points[:33]
+        steps = np.linalg.norm(np.diff(jaw, axis=0), axis=1)
+        assert (steps[::2] / steps[1::2]).max() < 1.5 and (steps[::2] / steps[1::2]).min() > 0.67
+        # the line that 68 landmarks follow lies 0.65 of the way from a brow's middle to its upper edge
+        for above, below, line in (((34, 35, 36, 37), (41, 40, 39, 38), (18, 19, 20, 21)),
+                                   ((42, 43, 44, 45), (50, 49, 48, 47), (22, 23, 24, 25))):
+            high, low = points[list(above)], points[list(below)]
+            there = (high + low) / 2 + 0.65 * (high - low) / 2
+            apart = np.linalg.norm(high - low, axis=1)                     # perspective bends a deep brow a little
+            assert (np.linalg.norm(there - face.landmarks[list(line)], axis=1) < 0.05 * apart).all()
+
+
+def test_98_landmarks_of_a_mirrored_face_are_the_mirrored_98():
+    points = denser(symmetric(), 200)
+    mirrored = points[list(markups.get("98").flip)] * [-1, 1] + [199, 0]
+    assert np.abs(mirrored - points).max() < 1.5

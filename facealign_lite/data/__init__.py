@@ -27,6 +27,7 @@ from .readers import (
     read_aflw,
     read_aflw2000,
     read_cofw,
+    read_cofw68,
     read_csv,
     read_helen,
     read_images,
@@ -39,6 +40,6 @@ __all__ = [
     "CONTOUR_POINTS", "MARGIN", "Augmentation", "BatchedCrops", "Crops", "Further", "Halves", "PackedFaces",
     "Sample", "box_of", "check_box", "crop", "crop_matrix", "extract_frames", "flip", "grey", "inventory",
     "inventory_table", "level_matrix", "load_image", "mirrored", "read_300vw", "read_300w", "read_aflw",
-    "read_aflw2000", "read_cofw", "read_csv", "read_helen", "read_images", "read_pts", "read_wflw", "save_packed",
-    "turned", "upright_matrix", "write_atomic",
+    "read_aflw2000", "read_cofw", "read_cofw68", "read_csv", "read_helen", "read_images", "read_pts", "read_wflw",
+    "save_packed", "turned", "upright_matrix", "write_atomic",
 ]

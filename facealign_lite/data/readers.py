@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from facealign_lite import markups
 
 from .matlab import Value, read_mat
-from .samples import MAX_PIXELS, Sample
+from .samples import MAX_PIXELS, Sample, load_image
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")       # in any capitals
 LARGEST_TEXT = 1 << 28    # bytes; the list of WFLW has 13 million
@@ -48,17 +49,35 @@ def read_pts(path: str | Path) -> NDArray[np.float64]:
 
 
 def read_300w(folder: str | Path, markup: str = "68") -> list[Sample]:
-    """300-W, Menpo 2D and alike: every ``.pts`` below ``folder`` with its image beside it. Tag ``set``: its folder.
+    """300-W, Menpo 2D and alike: every ``.pts`` below ``folder`` with its image beside it.
 
-    Files with another number of points are skipped: Menpo has 39 on profile faces.
+    Files with another number of points are skipped and counted: Menpo has 39 on profile faces, which are a set of their
+    own, ``markup="39"``.
+
+    Tags: ``set``, its folder; and in the published tree of 300-W ``split``: "train" (afw, helen/trainset and
+    lfpw/trainset: 3,148 faces), "common" (helen/testset and lfpw/testset: 554), "challenging" (ibug: 135), "private"
+    (01_Indoor and 02_Outdoor: 600).
     """
     folder, samples, foreign = _folder(folder), [], []
     for path in sorted(folder.rglob("*.pts")):
         if _hidden(path, folder) or len(points := read_pts(path)) != markups.get(markup).count:
             foreign.append(path)
             continue
-        samples.append(Sample(_image_beside(path), points, markup=markup, tags={"set": path.parent.name}))
+        split = _split({folder.name.lower(), *(part.lower() for part in path.relative_to(folder).parts[:-1])})
+        tags = {"set": path.parent.name} | ({"split": split} if split else {})
+        samples.append(Sample(_image_beside(path), points, markup=markup, tags=tags))
     return _some(samples, folder, f"*.pts of {markup} points", foreign)
+
+
+def _split(folders: set[str]) -> str | None:
+    """Which part of 300-W lies in these folders, by the protocol of the papers; None if they do not say."""
+    if "afw" in folders or ("trainset" in folders and folders & {"helen", "lfpw"}):
+        return "train"
+    if "testset" in folders and folders & {"helen", "lfpw"}:
+        return "common"
+    if "ibug" in folders:
+        return "challenging"
+    return "private" if folders & {"01_indoor", "02_outdoor"} else None
 
 
 def read_300vw(folder: str | Path) -> list[Sample]:
@@ -158,39 +177,99 @@ def read_csv(path: str | Path, images: str | Path | None = None) -> list[Sample]
 
 
 def read_cofw(path: str | Path, part: str = "test") -> list[Sample]:
-    """COFW: 29 landmarks with occlusion flags, grey or colour images inside a MATLAB v7.3 file.
+    """COFW: 29 landmarks with occlusion flags, grey or colour images inside a MATLAB v7.3 file. Tag ``given_box``.
 
     Args:
-        path: ``COFW_train.mat`` or ``COFW_test.mat`` (or the colour ones).
+        path: ``COFW_train.mat`` or ``COFW_test.mat`` (or ``COFW_train_color.mat``, ``COFW_test_color.mat``).
         part: "train" or "test".
 
     Raises:
         ImportError: if h5py is not installed.
     """
+    end = {"train": "Tr", "test": "T"}.get(part)
+    if end is None:
+        raise ValueError(f"part must be 'train' or 'test', got {part!r}")
+    samples = []
+    with _cofw_file(path) as file:
+        table = np.asarray(_own(file, f"phis{end}", 2), np.float64).T            # MATLAB's (N, 87) arrives transposed
+        images = _own(file, f"Is{end}", 2)[0]
+        if len(images) < len(table):
+            raise ValueError(f"wanted {len(table)} images, got {len(images)}")
+        boxes = np.asarray(_own(file, f"bboxes{end}", 2), np.float64).T if f"bboxes{end}" in file else None
+        if boxes is not None and (boxes.shape != (len(table), 4) or not np.isfinite(boxes).all()):
+            raise ValueError(f"wanted bboxes{end} to be {len(table)} finite boxes, got shape {boxes.shape}")
+        for i, (row, pixels) in enumerate(zip(table, images), 1):
+            if len(row) != 87 or not np.isfinite(row).all():
+                raise ValueError(f"face {i}: wanted 87 finite numbers, got {np.isfinite(row).sum()}")
+            tags = {} if boxes is None else {"given_box": _corners(boxes[i - 1])}
+            samples.append(Sample(_cofw_image(file, pixels), np.column_stack([row[:29], row[29:58]]) - 1, row[58:] == 0,
+                                  markup="29", tags=tags))
+    return _some(samples, path, "faces")
+
+
+def read_cofw68(folder: str | Path, images: str | Path) -> list[Sample]:
+    """COFW-68: 68 landmarks with occlusion flags on the test faces of COFW. Tag ``given_box``.
+
+    Args:
+        folder: ``COFW68_Data``, with ``test_annotations/N_points.mat`` (Points, Occ; N counts from 1) and
+            ``cofw68_test_bboxes.mat`` (bboxes: x, y, width, height).
+        images: ``COFW_test.mat`` or ``COFW_test_color.mat``.
+
+    Raises:
+        ImportError: if h5py is not installed.
+    """
+    folder, samples, foreign = _folder(folder), [], []
+    where = folder / "cofw68_test_bboxes.mat"
+    boxes = _array(_mat(where, ["bboxes"]), "bboxes", where)
+    if boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError(f"{where}: wanted finite boxes (faces, 4), got shape {boxes.shape}")
+    paths = {}
+    for path in sorted(_folder(folder / "test_annotations").glob("*.mat")):
+        number = re.fullmatch(r"([0-9]+)_points", path.stem)
+        if number is None or _hidden(path, folder):
+            foreign.append(path)
+        else:
+            paths[int(number[1])] = path
+    with _cofw_file(images) as file:
+        pixels = _own(file, "IsT", 2)[0]
+        for i, path in sorted(paths.items()):
+            if not 1 <= i <= min(len(pixels), len(boxes)):
+                raise ValueError(f"{path}: wanted a face from 1 to {min(len(pixels), len(boxes))}")
+            table = _mat(path, ["Points", "Occ"])
+            points, hidden = _array(table, "Points", path), _array(table, "Occ", path).ravel()
+            if len(hidden) != 68 or not np.isin(hidden, (0, 1)).all():
+                raise ValueError(f"{path}: wanted Occ to be 68 flags, got {hidden[:5].tolist()} ... of {len(hidden)}")
+            samples.append(Sample(_cofw_image(file, pixels[i - 1]), _of(points - 1, "68", path), hidden == 0,
+                                  tags={"given_box": _corners(boxes[i - 1])}))
+    return _some(samples, folder, "test_annotations/N_points.mat", foreign)
+
+
+@contextmanager
+def _cofw_file(path: str | Path) -> Iterator[Any]:
+    """The opened HDF5 file; whatever goes wrong in the block is a ValueError that names it."""
     path = _file(path)
     try:
         import h5py
     except ImportError as error:
         raise ImportError("COFW is in HDF5 files: reading them needs `pip install h5py`") from error
-    end = {"train": "Tr", "test": "T"}.get(part)
-    if end is None:
-        raise ValueError(f"part must be 'train' or 'test', got {part!r}")
-    samples = []
     try:
         with h5py.File(path) as file:
-            table = np.asarray(_own(file, f"phis{end}", 2), np.float64).T        # MATLAB's (N, 87) arrives transposed
-            images = _own(file, f"Is{end}", 2)[0]
-            if len(images) < len(table):
-                raise ValueError(f"wanted {len(table)} images, got {len(images)}")
-            for i, (row, pixels) in enumerate(zip(table, images), 1):
-                if len(row) != 87 or not np.isfinite(row).all():
-                    raise ValueError(f"face {i}: wanted 87 finite numbers, got {np.isfinite(row).sum()}")
-                # (W, H) or (3, W, H) -> (H, W[, 3])
-                image = np.ascontiguousarray(np.asarray(_own(file, pixels, 2, 3), np.uint8).T)
-                samples.append(Sample(image, np.column_stack([row[:29], row[29:58]]) - 1, row[58:] == 0, markup="29"))
+            yield file
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path} must be COFW's MATLAB v7.3 (HDF5) file: {error}") from error
-    return _some(samples, path, "faces")
+
+
+def _cofw_image(file: Any, pixels: Any) -> NDArray[np.uint8]:
+    """An image behind a reference: (W, H) or (3, W, H) -> (H, W[, 3])."""
+    return np.ascontiguousarray(np.asarray(_own(file, pixels, 2, 3), np.uint8).T)
+
+
+def _corners(box: NDArray) -> tuple[float, ...]:
+    """MATLAB's x, y, width, height from 1 -> left, top, right, bottom from 0."""
+    x, y, width, height = box.tolist()
+    return (x - 1, y - 1, x - 1 + width, y - 1 + height)
 
 
 def _own(file: Any, name: Any, *dimensions: int) -> Any:
@@ -247,20 +326,33 @@ def read_aflw(path: str | Path, images: str | Path, part: str = "test", frontal:
     return _some(samples, path, "faces")
 
 
-def read_aflw2000(folder: str | Path) -> list[Sample]:
+def read_aflw2000(folder: str | Path, flipped: bool = False) -> list[Sample]:
     """AFLW2000-3D and 300W-LP: ``.mat`` files, images beside them.
 
     AFLW2000-3D has its landmarks as ``pt3d_68`` (3, 68): the jaw follows the skull behind the cheek, not the visible
     outline. In 300W-LP ``pt2d`` belongs to the photo before it was turned: where there is a folder ``landmarks``, the
     picture's own are taken from there, ``landmarks/SET/NAME_pts.mat``, ``pts_2d`` (68, 2). Files that hold no landmarks
-    are skipped. Tag ``variable``: which of the three it was.
+    are skipped.
+
+    Tags: ``variable``, which of the three it was; and where there is a ``Pose_Para``: ``angles``, (pitch, yaw, roll) in
+    degrees, and ``yaw``, its size as "0-30", "30-60", "60-90" or "over 90", the rows of the papers' tables.
+
+    Args:
+        folder: of either set.
+        flipped: whether to read the folders ``SET_Flip`` of 300W-LP, too, which hold the mirror image of every face:
+            without them there are 61,225. Where ``landmarks`` has none of theirs, those of ``SET`` are mirrored.
     """
     folder, samples, foreign = _folder(folder), [], []
     for path in sorted(folder.rglob("*.mat")):
-        if "landmarks" in path.relative_to(folder).parts[:-1]:
+        parts = path.relative_to(folder).parts[:-1]
+        if "landmarks" in parts:
+            continue
+        mirrored = path.parent.name.endswith("_Flip")
+        if mirrored and not flipped:
+            foreign.append(path)
             continue
         try:
-            table = {} if _hidden(path, folder) else _variables(path, {"pt3d_68", "pt2d"})
+            table = {} if _hidden(path, folder) else _variables(path, {"pt3d_68", "pt2d", "Pose_Para"})
         except ValueError:
             if _beside(path) is not None:
                 raise
@@ -269,13 +361,38 @@ def read_aflw2000(folder: str | Path) -> list[Sample]:
         if name is None:
             foreign.append(path)
             continue
-        own = path.parent.parent / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
-        if name == "pt2d" and own.is_file():
-            table, name = _variables(own, {"pts_2d"}), "pts_2d"
-        points = _array(table, name, path)
-        points = points.T if name == "pts_2d" else points[:2]                      # (2, 68)
-        samples.append(Sample(_image_beside(path), _of(points.T - 1, "68", path), tags={"variable": name}))
+        points, name = _own_landmarks(path, mirrored) if name == "pt2d" else (None, name)
+        if points is None:
+            points = _of(_array(table, name, path)[:2].T - 1, "68", path)
+        samples.append(Sample(_image_beside(path), points, tags={"variable": name} | _angles(table, path)))
     return _some(samples, folder, "*.mat with pt3d_68 or pt2d", foreign)
+
+
+def _own_landmarks(path: Path, mirrored: bool) -> tuple[NDArray | None, str]:
+    """Landmarks of a picture of 300W-LP in its folder ``landmarks``, and the name of the variable that has them."""
+    root, group = path.parent.parent / "landmarks", path.parent.name
+    own, other = (root / name / f"{path.stem}_pts.mat" for name in (group, group.removesuffix("_Flip")))
+    for where in (own, other) if mirrored else (own,):
+        if where.is_file():
+            points = _of(_array(_variables(where, {"pts_2d"}), "pts_2d", where) - 1, "68", where)
+            if mirrored and where != own:
+                # x in the mirror is W - 1 - x
+                width = load_image(_image_beside(path)).shape[1]
+                points = (points * [-1, 1] + [width - 1, 0])[list(markups.get("68").flip)]
+            return points, "pts_2d"
+    return None, "pt2d"
+
+
+def _angles(table: Mapping[str, Value], path: Path) -> dict[str, Any]:
+    """Tags of ``Pose_Para``, (1, 7): pitch, yaw and roll in radians, then a shift and a scale."""
+    if "Pose_Para" not in table:
+        return {}
+    values = _array(table, "Pose_Para", path).ravel()
+    if len(values) < 3 or not np.isfinite(values).all():
+        raise ValueError(f"{path}: wanted Pose_Para to be 7 finite numbers, got {values.tolist()}")
+    angles = tuple(np.degrees(values[:3]).round(4).tolist())
+    size = abs(angles[1])
+    return {"angles": angles, "yaw": next((f"{low}-{low + 30}" for low in (0, 30, 60) if size <= low + 30), "over 90")}
 
 
 def read_images(folder: str | Path) -> list[Sample]:
@@ -286,21 +403,45 @@ def read_images(folder: str | Path) -> list[Sample]:
     return _some([Sample(path) for path in paths if not _hidden(path, folder)], folder, "images", foreign)
 
 
+WFLW_LIST = "WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_{}.txt"    # as published
+
+
+def _wflw(folder: Path, part: str) -> list[Sample]:
+    """WFLW as published, or with short names."""
+    images = _first(folder, "WFLW_images", "images")
+    return read_wflw(_first(folder, WFLW_LIST.format(part), f"list_98pt_rect_attr_{part}.txt", f"{part}.txt"), images)
+
+
+def _cofw(folder: Path, part: str) -> Path:
+    return _first(folder, f"COFW_{part}_color.mat", f"COFW_{part}.mat")
+
+
+def _first(folder: Path, *names: str) -> Path:
+    """The first of these that is there, else the last."""
+    return next((folder / name for name in names if (folder / name).exists()), folder / names[-1])
+
+
 # set: (folder under the root, what must be there, how to read it)
 SETS: dict[str, tuple[str, str, Callable[[Path], Sequence[Sample]]]] = {
     "300-W": ("300w", "*.pts beside the images", read_300w),
     "Menpo 2D": ("menpo", "*.pts beside the images", read_300w),
+    "Menpo 2D profile": ("menpo", "*.pts of 39 points beside the images", lambda f: read_300w(f, "39")),
     "300-VW": ("300vw", "*/annot/*.pts and */frames", read_300vw),
-    "WFLW train": ("wflw", "train.txt and images/", lambda f: read_wflw(f / "train.txt", f / "images")),
-    "WFLW test": ("wflw", "test.txt and images/", lambda f: read_wflw(f / "test.txt", f / "images")),
-    "COFW train": ("cofw", "COFW_train.mat", lambda f: read_cofw(f / "COFW_train.mat", "train")),
-    "COFW test": ("cofw", "COFW_test.mat", lambda f: read_cofw(f / "COFW_test.mat", "test")),
+    "WFLW train": ("wflw", f"{WFLW_LIST.format('train')} and WFLW_images/, or train.txt and images/",
+                   lambda f: _wflw(f, "train")),
+    "WFLW test": ("wflw", f"{WFLW_LIST.format('test')} and WFLW_images/, or test.txt and images/",
+                  lambda f: _wflw(f, "test")),
+    "COFW train": ("cofw", "COFW_train_color.mat or COFW_train.mat", lambda f: read_cofw(_cofw(f, "train"), "train")),
+    "COFW test": ("cofw", "COFW_test_color.mat or COFW_test.mat", lambda f: read_cofw(_cofw(f, "test"), "test")),
+    "COFW-68": ("cofw", "COFW68_Data/ and COFW_test_color.mat or COFW_test.mat",
+                lambda f: read_cofw68(f / "COFW68_Data", _cofw(f, "test"))),
     "AFLW train": ("aflw", "AFLWinfo_release.mat and images/",
                    lambda f: read_aflw(f / "AFLWinfo_release.mat", f / "images", "train")),
     "AFLW test": ("aflw", "AFLWinfo_release.mat and images/",
                   lambda f: read_aflw(f / "AFLWinfo_release.mat", f / "images")),
     "HELEN": ("helen", "annotation/ and images/", lambda f: read_helen(f / "annotation", f / "images")),
     "AFLW2000-3D": ("aflw2000", "*.mat beside the images", read_aflw2000),
+    "300W-LP": ("300w_lp", "SET/*.mat beside the images, and landmarks/", read_aflw2000),
     "CelebA": ("celeba", "images", read_images),
     "YTF-68 train": ("ytf68", "train.csv and images/", lambda f: read_csv(f / "train.csv")),
     "YTF-68 val": ("ytf68", "val.csv and images/", lambda f: read_csv(f / "val.csv")),

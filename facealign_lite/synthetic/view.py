@@ -131,6 +131,35 @@ def _annotate(parts: Parts, scene: Scene, vertices: np.ndarray, view: View) -> A
     return Annotation(flat, -points[:, 2], anchors, contours)
 
 
+def landmarks98(parts: Parts, scene: Scene, vertices: np.ndarray, view: View, truth: Annotation) -> np.ndarray:
+    """(98, 2) pixels: the landmarks of the "98" markup on the face that ``truth`` annotates with 68.
+
+    The jaw has each of the 17 points and one halfway along the outline to the next; a brow has its upper and its lower
+    edge, where 68 landmarks have one line between; the other landmarks are vertices of the mesh or between them.
+    """
+    head, camera = parts.head, view.to_camera(vertices)
+    points = head.points(camera, head.landmarks98_ids, head.landmarks98_weights)         # (98, 3)
+    for upper, lower in ((89, 95), (90, 94), (91, 93)):          # inner lips pressed together, see TOUCHING_LIPS
+        if (points[upper] - points[lower]) @ view.rotation[:, 1] < 0:
+            points[[upper, lower]] = points[[upper, lower]].mean(0)
+    curve, edge = scene.brow.curve(BROW_SAMPLES), np.array([0, BROW_LIFT * scene.brow.thickness])
+    for side, upper, lower in ((1, slice(42, 47), slice(47, 51)), (-1, slice(33, 38), slice(38, 42))):
+        middle, lifted = (_carried(parts, (curve + k * edge) * [side, 1], camera)[::6] for k in (0, 1))
+        half = (lifted - middle) / BROW_LIFT                     # the edges themselves may leave the brow's region
+        above, below = middle + half, middle - half
+        if side == 1:                                            # drawn from the inner end; numbered left to right
+            points[upper], points[lower] = above, below[-2::-1]
+        else:
+            points[upper], points[lower] = above[::-1], below[:-1]
+    flat = view.to_pixels(points)
+    flat[0:33:2] = truth.landmarks[:17]
+    outline = resample(truth.contours["chin_boundary"], 2049)
+    at = np.linalg.norm(outline[None] - truth.landmarks[:17, None], axis=-1).argmin(1)   # along it, in steps
+    flat[1:33:2] = outline[((at[:-1] + at[1:]) / 2).round().astype(int)]
+    flat[96:98] = truth.anchors[[ANCHORS.index("right_iris_center"), ANCHORS.index("left_iris_center")]]
+    return flat
+
+
 def _carried(parts: Parts, curve: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """A curve drawn on the neutral brow region, carried along and freed of the folds of deep frowns."""
     return smooth(parts.on_brow(curve, vertices), BROW_SMOOTHING)

@@ -189,6 +189,14 @@ def _cofw(folder):
     return folder / "a.mat", data.read_cofw
 
 
+def _cofw68(folder):
+    _cofw(folder)[0].rename(folder / "COFW_test.mat")
+    (folder / "test_annotations").mkdir()
+    savemat(folder / "cofw68_test_bboxes.mat", {"bboxes": np.ones((1, 4))})
+    savemat(folder / "test_annotations" / "1_points.mat", {"Points": RNG.uniform(1, 40, (68, 2)), "Occ": np.zeros(68)})
+    return folder / "test_annotations" / "1_points.mat", lambda path: data.read_cofw68(folder, folder / "COFW_test.mat")
+
+
 def _weights(folder):
     torch.manual_seed(0)
     model = StackedHourglass(HourglassConfig(image_size=16, channels=4, stem=(2, 2, 4), depth=1))
@@ -205,7 +213,7 @@ def _pack(name):
 FILES = {"png": _picture("PNG"), "grey png": _picture("PNG", "L"), "palette png": _picture("PNG", "P"),
          "jpeg": _picture("JPEG"), "webp": _picture("WEBP"), "bmp": _picture("BMP"), "tiff": _picture("TIFF"),
          "gif": _picture("GIF", "P"), "ppm": _picture("PPM"), "pts": _pts, "csv": _csv, "wflw": _wflw, "aflw": _aflw,
-         "aflw2000": _aflw2000, "cofw": _cofw, "weights": _weights, "pack.json": _pack("pack.json"),
+         "aflw2000": _aflw2000, "cofw": _cofw, "cofw68": _cofw68, "weights": _weights, "pack.json": _pack("pack.json"),
          "images.npy": _pack("images.npy"), "landmarks.npy": _pack("landmarks.npy")}
 
 

@@ -252,7 +252,8 @@ class Rht(nn.Module):
                                                 config.soft, config.hard) if sources else None
         self.fusion = MultiScaleFusion(config.widths, sources, 3 if config.multiscale else min(1, sources))
         last = nn.Conv2d(config.head or config.widths[2], config.maps, 1)
-        nn.init.normal_(last.weight, std=0.01)                     # heat is nearly everywhere 0: start there
+        # heat is nearly everywhere 0: start there
+        nn.init.normal_(last.weight, std=0.001 if config.head else 0.01)
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(convolution(config.widths[2], config.head, size=1), last) if config.head else last
 

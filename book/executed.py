@@ -16,6 +16,8 @@ import nbformat
 
 from facealign_lite.training import BUDGETS
 
+from . import pages
+
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTED = ROOT / "_build" / "executed"
 CELL_TIMEOUT = int(os.environ.get("NOTEBOOK_CELL_TIMEOUT", "600"))  # seconds
@@ -61,14 +63,15 @@ def digest(paths: Iterable[Path]) -> str:
 @lru_cache(maxsize=1)
 def _shared() -> str:
     parts = ("facealign_lite", "experiments", "results", "book/claims.yml", "requirements.txt")
-    return digest([*(ROOT / part for part in parts), Path(__file__)])
+    return digest([*(ROOT / part for part in parts), Path(__file__), Path(pages.__file__)])
 
 
 def fingerprint(notebook: Path) -> str:
-    """Hash of all a run depends on: notebook, library with its assets, experiments, records, claims, pins, Python,
-    and the budget where there is something to be trained."""
+    """Hash of all a run depends on: notebook and its solutions, library with its assets, experiments, records, claims,
+    pins, Python, and the budget where there is something to be trained."""
     given = "".join(f" {name}={value}" for name, value in chosen(notebook).items())
-    return hashlib.sha256(f"{sys.version_info[:2]} {_shared()} {digest([notebook])}{given}".encode()).hexdigest()
+    own = digest([notebook, pages.file(notebook)])
+    return hashlib.sha256(f"{sys.version_info[:2]} {_shared()} {own}{given}".encode()).hexdigest()
 
 
 def is_fresh(notebook: Path) -> bool:
@@ -78,10 +81,11 @@ def is_fresh(notebook: Path) -> bool:
 
 
 def run(notebook: Path) -> None:
-    """Run a notebook from top to bottom in a fresh kernel and keep the run.
+    """Run a notebook from top to bottom in a fresh kernel, with its solutions, and keep the run.
 
     Raises:
-        NotebookError: naming the cell that failed, ran past CELL_TIMEOUT or lost its kernel.
+        NotebookError: naming the cell that failed, ran past CELL_TIMEOUT or lost its kernel, or the exercise whose
+            solution its check refuses or whose empty stub passes.
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -91,8 +95,9 @@ def run(notebook: Path) -> None:
     out, mark = EXECUTED / notebook.name, EXECUTED / f"{notebook.stem}.sha256"
     mark.unlink(missing_ok=True)
     before = fingerprint(notebook)
+    nbformat.write(pages.page(notebook), out)
     try:
-        papermill.execute_notebook(notebook, out, chosen(notebook), cwd=notebook.parent, kernel_name="python3",
+        papermill.execute_notebook(out, out, chosen(notebook), cwd=notebook.parent, kernel_name="python3",
                                    execution_timeout=CELL_TIMEOUT, progress_bar=False,
                                    extra_arguments=["--log-level=ERROR"])     # a local kernel needs no encryption
     except papermill.PapermillExecutionError as error:
@@ -100,6 +105,8 @@ def run(notebook: Path) -> None:
                             f"{error.ename}: {error.evalue}\n\nas run: {out}") from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise NotebookError(f"{notebook.name}: {error}") from None
+    if faults := pages.faults(nbformat.read(out, 4)):
+        raise NotebookError(f"{notebook.name}, exercises: " + "; ".join(faults))
     mark.write_text(before)
 
 
@@ -107,7 +114,7 @@ def hand_over() -> None:
     """Fill the book's cache with the kept runs, so that Sphinx runs nothing.
 
     The cache finds a notebook by its code cells with their metadata, to which papermill adds, as it adds a cell of the
-    parameters it was given: so outputs are moved onto the source notebook first.
+    parameters it was given: so outputs are moved onto the page's notebook first.
     """
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
@@ -116,7 +123,7 @@ def hand_over() -> None:
     shutil.rmtree(where, ignore_errors=True)  # its key does not see facealign_lite/
     cache = get_cache(str(where))
     for path in notebooks():
-        source, done = nbformat.read(path, 4), nbformat.read(EXECUTED / path.name, 4)
+        source, done = pages.page(path), nbformat.read(EXECUTED / path.name, 4)
         ran = [cell for cell in _code(done) if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell, run_cell in zip(_code(source), ran, strict=True):
             cell.outputs, cell.execution_count = run_cell.outputs, run_cell.execution_count

@@ -10,12 +10,12 @@ import nbformat
 import pytest
 import yaml
 
-from book import build, executed
+from book import build, executed, pages
 from book.executed import ROOT, NotebookError, chosen, fingerprint, is_fresh, notebooks, parameters, run
 
 BY_NAME = pytest.mark.parametrize("path", notebooks(), ids=lambda p: p.stem)
 HIDDEN = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
-COLUMN = 79                                                      # characters of a line of code on the page
+COLUMN, FOLDED = 79, 70           # characters of a line of code on the page, in a folded solution
 
 
 def code(path, tag=None):
@@ -77,7 +77,8 @@ def test_has_exercises_with_hidden_solutions_that_run(path):
     exercises = [i for i, heading in enumerate(headings) if heading]
     assert exercises, "a chapter ends with exercises"
     solutions = [c for c in cells[exercises[0]:] if c.cell_type == "code" and c.source.strip()]
-    assert any({"hide-input", "hide-cell"} & set(c.metadata.get("tags", [])) for c in solutions)
+    folded = any({"hide-input", "hide-cell"} & set(c.metadata.get("tags", [])) for c in solutions)
+    assert folded or pages.solutions(path)
 
 
 def test_chapters_that_train_are_found():
@@ -143,3 +144,18 @@ def test_visible_code_fits_the_column(path):
              if c.cell_type == "code" and not HIDDEN & set(c.metadata.get("tags", []))]
     long = [line for c in cells for line in c.source.splitlines() if len(line) > COLUMN]
     assert not long, f"{len(long)} lines are over {COLUMN} characters, the first: {long[0]}"
+
+
+@BY_NAME
+def test_every_exercise_has_a_stub_a_check_a_hint_and_a_solution_elsewhere(path):
+    """For chapters with a file of solutions. Running the page holds them to their checks (``executed.run``)."""
+    cells = {cell.id: cell.source for cell in nbformat.read(path, 4).cells}
+    solved = pages.solutions(path)
+    page = pages.page(path)                                                     # refuses what is incomplete
+    for number, (before, solution, behind) in solved.items():
+        assert "<summary>Hint</summary>" in cells[f"exercise-{number}"]
+        assert "raise NotImplementedError" in cells[f"stub-{number}"] and "check(" in cells[f"check-{number}"]
+        assert before or behind, "a solution says in words why it is right"
+        assert all(len(line) <= FOLDED for line in solution.splitlines()), f"solution {number} is too wide"
+        assert solution not in cells.values()
+    assert sum(cell.id.startswith("solution-") for cell in page.cells) >= len(solved)

@@ -1,0 +1,118 @@
+"""What a chapter's page is made of: its notebook, with the solutions put beneath their exercises.
+
+A notebook in ``notebooks/`` has no solutions, for that is where readers answer. Of exercise N it holds three cells,
+known by their ids: ``exercise-N``, whose text begins with ``**N. Title.**``; ``stub-N``, a function that raises
+NotImplementedError; ``check-N``, which calls ``facealign_lite.exercises.check`` on it. The solution lies in
+``book/solutions/`` in the Markdown file of the notebook's name, under the heading ``## N``: words around one block of
+Python.
+
+The page runs both: first the check with the stub, whose output is not shown and must say that nothing was answered,
+then the solution and the check again, which must say that it is right. Sphinx reads the page in the place of the
+notebook.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell
+
+from facealign_lite.exercises import MISSING, RIGHT
+
+ROOT = Path(__file__).resolve().parents[1]
+SOLUTIONS = ROOT / "book" / "solutions"
+TITLE = re.compile(r"\*\*(\d+)\. (.+?)\*\* ?")
+BLOCK = re.compile(r"^```python\n(.*?)^```\n?", re.M | re.S)
+
+
+def file(notebook: Path) -> Path:
+    """Where a chapter's solutions are; not there, if its exercises have no stubs."""
+    return SOLUTIONS / f"{notebook.stem}.md"
+
+
+def solutions(notebook: Path) -> dict[str, tuple[str, str, str]]:
+    """Words before, Python, words behind of the solutions of a chapter, by the number of the exercise.
+
+    Raises:
+        ValueError: if one has not exactly one block of Python.
+    """
+    where = file(notebook)
+    parts = re.split(r"^## (\d+)\n", where.read_text(encoding="utf-8"), flags=re.M)[1:] if where.exists() else []
+    found = {}
+    for number, text in zip(parts[::2], parts[1::2], strict=True):
+        words = BLOCK.split(text)
+        if len(words) != 3:
+            raise ValueError(f"{where.name}: solution {number} must have one block of Python, got {len(words) // 2}")
+        found[number] = tuple(part.strip() for part in words)
+    return found
+
+
+def page(notebook: Path) -> nbformat.NotebookNode:
+    """The notebook with its solutions, for chapters whose exercises have stubs.
+
+    Raises:
+        ValueError: if an exercise lacks its stub, check, title or solution, or a solution its exercise.
+    """
+    source = nbformat.read(notebook, 4)
+    solved = solutions(notebook)
+    cells = {cell.id: cell for cell in source.cells}
+    numbers = [name.removeprefix("stub-") for name in cells if name.startswith("stub-")]
+    if numbers != list(solved):
+        raise ValueError(f"{notebook.name}: exercises {numbers}, but solutions {list(solved)}")
+    page_cells = []
+    for cell in source.cells:
+        kind, _, number = cell.id.partition("-")
+        if number not in solved or kind not in ("exercise", "stub", "check"):
+            page_cells.append(cell)
+        elif kind == "exercise":
+            page_cells += _exercise(cell, f"exercise-{notebook.stem[:2]}-{number}", number, notebook)
+        elif kind == "stub":
+            if f"check-{number}" not in cells or f"exercise-{number}" not in cells:
+                raise ValueError(f"{notebook.name}: exercise {number} has no check or no text")
+            hidden = new_code_cell(cells[f"check-{number}"].source, id=f"unsolved-{number}",
+                                   metadata={"tags": ["remove-cell"]})
+            page_cells += [cell, hidden, *_solution(solved[number], f"exercise-{notebook.stem[:2]}-{number}", number)]
+        else:
+            page_cells.append(cell)
+    source.cells = page_cells
+    return source
+
+
+def _exercise(cell: nbformat.NotebookNode, label: str, number: str, notebook: Path) -> list[nbformat.NotebookNode]:
+    title = TITLE.match(cell.source)
+    if title is None or title[1] != number:
+        raise ValueError(f"{notebook.name}: exercise {number} must begin with '**{number}. Title.**'")
+    chapter = int(notebook.stem[:2])
+    start = f"```{{exercise-start}} {chapter}.{number} {title[2].rstrip('.')}\n:label: {label}\n:nonumber:\n```"
+    cell.source = cell.source[title.end():]
+    return [new_markdown_cell(start, id=f"start-{number}"), cell,
+            new_markdown_cell("```{exercise-end}\n```", id=f"end-{number}")]
+
+
+def _solution(solution: tuple[str, str, str], label: str, number: str) -> list[nbformat.NotebookNode]:
+    before, code, behind = solution
+    cells = [new_markdown_cell(f"```{{solution-start}} {label}\n:class: dropdown\n```", id=f"open-{number}"),
+             *([new_markdown_cell(before, id=f"before-{number}")] if before else []),
+             new_code_cell(code, id=f"solution-{number}"),
+             *([new_markdown_cell(behind, id=f"behind-{number}")] if behind else []),
+             new_markdown_cell("```{solution-end}\n```", id=f"close-{number}")]
+    return cells
+
+
+def faults(run: nbformat.NotebookNode) -> list[str]:
+    """What the checks of a page's run say that they should not: stubs that pass, solutions that do not."""
+    wanted = {"unsolved": MISSING, "check": RIGHT}
+    said = [(cell.id, line) for cell in run.cells if cell.id.partition("-")[0] in wanted and cell.cell_type == "code"
+            for line in "".join(out.get("text", "") for out in cell.outputs).splitlines() or [""]]
+    return [f"{name}: {line!r}" for name, line in said if not line.startswith(wanted[name.partition("-")[0]])]
+
+
+def setup(app):
+    """For Sphinx: every notebook is read as its page."""
+    def read(app, name, source):
+        path = ROOT / f"{name}.ipynb"
+        if name.startswith("notebooks/") and path.exists():
+            source[0] = json.dumps(page(path))
+    app.connect("source-read", read)
+    return {"parallel_read_safe": True}

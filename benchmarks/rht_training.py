@@ -90,7 +90,7 @@ def places_seen(net: rht.Rht, images: Tensor) -> list[float]:
 def learnt(name: str, samples: list, steps: int) -> dict[str, Any]:
     """One small network, taught ``samples`` by heart."""
     switches, rate = RUNS[name]
-    config = replace(rht.LITE.scaled(SIZE), **{"normalized": False, "sigma": 2.0} | dict(switches))
+    config = replace(rht.LITE.scaled(SIZE), **{"normalized": False, "sigma": 2.0, "head": 0} | dict(switches))
     torch.manual_seed(0)
     net, lent = rht.Rht(config), rht.References.of(samples, config.heatmap_size)
     pairs = rht.Pairs(samples, lent, np.roll(np.arange(len(samples)), 1), SIZE)

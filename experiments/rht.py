@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments import claims as ledger
 from experiments.faces import cut, packed
+from experiments.verdict import FAILS, HOLDS, OPEN
 from facealign_lite import rht
 from facealign_lite.data import Augmentation, Further, PackedFaces, write_atomic
 from facealign_lite.evaluation import BENCHMARK_SEED, Evaluation, evaluate
@@ -36,7 +38,7 @@ BUDGETS = {
             "faces": 4000, "crops": "batched"},
 }
 # as the runs of the lite budget were when they were recorded
-RECORDED = {"normalized": False, "sigma": 2.0}
+RECORDED = {"normalized": False, "sigma": 2.0, "head": 0}
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
 FACES, SIZE, TRAIN_SEED, TESTED, RANDOM = 2000, 160, 51, 600, 5
@@ -216,3 +218,39 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "trans_hg": one(TRANS, rht.LITE_HG), "rht_hg": one(base=rht.LITE_HG),
         "trans_h": one(TRANS, rht.LITE_H), "rht_h": one(base=rht.LITE_H),
     }
+
+
+# ---- what the oracles say -------------------------------------------------------------------------------------------
+
+NOT_RUN = "not run yet"
+
+
+def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None
+              ) -> tuple[str, list[ledger.Found]]:
+    """Whether an arm that must find its matches is held back by the idea or by the matching.
+
+    Both are compared with the same layers that have nothing to borrow. If perfect matches are no gain, the idea fails
+    here, for no better matching could help; if they are and found ones are not, the matching fails; if both are, the
+    paper is right.
+
+    Args:
+        oracle, found, without: arms as in ``experiments.claims``, "rht-stm_oracle".
+        folder: of the records.
+
+    Returns:
+        the diagnosis in words, and both comparisons; none if an arm has not been run.
+    """
+    rows = [ledger.judge({"id": arm, "metric": "nme", "compare": [{"better": arm, "worse": without}]}, folder=folder)
+            for arm in (oracle, found)]
+    if not all(rows):
+        return NOT_RUN, []
+    both = [row[0] for row in rows]
+    perfect, own = (one.verdict.says for one in both)
+    if perfect == FAILS:
+        return "the idea fails here: not even perfect matches help", both
+    if perfect == OPEN:
+        return "cannot be told: whether perfect matches help is open", both
+    if own == HOLDS:
+        return "the paper is right: perfect matches help, and found ones do", both
+    return (f"the matching fails: perfect matches help, and that found ones do "
+            f"{'is refuted' if own == FAILS else 'cannot be told'}"), both

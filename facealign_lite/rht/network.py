@@ -46,9 +46,10 @@ class RhtConfig:
     hard: bool = True                         # HTM
     multiscale: bool = True                   # MSFFM: fuse at three scales; else at 1x only, and go up alone
     widths: tuple[int, int, int] = (64, 32, 24)  # at 1x, 2x, 4x; paper (256, 128, 64)
-    head: int = 0                             # hidden layer between the 4x features and the maps; paper none. Without,
-                                              # 83 maps are mixtures of the 24 features at a pixel, and the best such
-                                              # mixtures of true heat are already off, see chapter 12
+    head: int = 0                             # hidden layer between the 4x features and the maps; paper none, and 64
+                                              # features. Without, 83 maps are mixtures of 24 features at a pixel, and
+                                              # the best such mixtures of true heat are off by 4 to 10 % of the eye
+                                              # distance (results/rht_training.json)
     patch: int = 3                            # not given in the paper
     sigma: float = 2.0                        # of the heat, in map pixels; not given in the paper. See ``scaled``
 
@@ -87,7 +88,7 @@ class RhtConfig:
         return self.landmarks + self.boundaries * len(markups.boundaries(str(self.landmarks)))
 
 
-LITE = RhtConfig(normalized=True)
+LITE = RhtConfig(normalized=True, head=96)
 # heat of 4 pixels on maps of 128 as in TransPose, 2 on maps of 64
 PAPER = RhtConfig(image_size=256, in_channels=3, depth=50, width=64, tokens=256, layers=4, heads=8, hidden=1024,
                   widths=(256, 128, 64), sigma=4.0)

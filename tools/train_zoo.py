@@ -139,7 +139,7 @@ def make(name: str, arguments: argparse.Namespace, total: int, rehearsal: bool =
         settings["batch_size"] = settings["batch_size"] * arguments.wide // (2 if isinstance(data, Halves) else 1)
         config = TrainConfig(**{"seed": 0, "steps": max(1, round(share * total)), **settings},
                              device=arguments.device, amp=arguments.amp, workers=arguments.loaders,
-                             checkpoint_every=0 if rehearsal else 1000,
+                             checkpoint_every=0 if rehearsal else 250,
                              out=None if rehearsal else ROOT / "_build" / "zoo" / name / part)
         start = time.time()
         history.extend((yield from steps(model, data, loss, config, not rehearsal, progress=not rehearsal)))

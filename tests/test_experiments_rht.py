@@ -6,7 +6,7 @@ import torch
 
 from experiments import rht as claims
 from experiments import rht_places as places
-from facealign_lite import heatmaps, rht
+from facealign_lite import heatmaps, records, rht
 from facealign_lite.data import Sample
 from facealign_lite.training import complete
 
@@ -79,3 +79,18 @@ def test_a_run_of_two_steps(faces):
     budget = claims.BUDGETS["lite"] | {"steps": 2}
     model = complete(claims.train(budget, "cpu", rht.LITE, faces, rht.References.of(faces, 64), 0, None))
     assert all(p.isfinite().all() for p in model.parameters()) and not model.training
+
+
+@pytest.mark.parametrize("oracle, found, says", [(0.05, 0.06, "the paper is right"), (0.05, 0.11, "the matching fails"),
+                                                 (0.12, 0.06, "the idea fails"), (0.1, 0.06, "cannot be told")])
+def test_the_oracle_lays_a_failure_to_the_idea_or_to_the_matching(tmp_path, oracle, found, says):
+    rng = np.random.default_rng(0)
+    for arm, level in (("oracle", oracle), ("found", found), ("blocks", 0.1)):
+        for seed in range(3):
+            errors = level + rng.normal(0, 0.002, 40)
+            records.write_record(f"{arm}-{seed}", {
+                "what": "w", "data": "d", "budget": {}, "commit": "c", "device": "cpu", "seconds": 1.0, "seeds": [seed],
+                "figures": {"nme": errors.mean(), "errors": errors}}, tmp_path)
+    word, both = claims.diagnosis("oracle", "found", "blocks", tmp_path)
+    assert word.startswith(says) and [one.comparison.better for one in both] == ["oracle", "found"]
+    assert claims.diagnosis("nobody", "found", "blocks", tmp_path) == (claims.NOT_RUN, [])

@@ -304,7 +304,8 @@ class Rht(nn.Module):
         Args:
             images: (B, in_channels, S, S) in [-0.5, 0.5].
             reference: a photo, as ``data.load_image`` takes it, and the landmarks (K, 2) of its face, lent to all; None
-                for the most correlated of the shipped faces, for each crop its own.
+                for the most correlated of the shipped faces, for each crop its own. The shipped network is hardly
+                better with one face than with another, see results/rht_lenders.json.
 
         Returns:
             faces (B, in_channels, S/2, S/2) and their landmarks (B, K, 2) in their pixels.

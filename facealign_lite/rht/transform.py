@@ -41,7 +41,9 @@ def soft_transform(query: Tensor, key: Tensor, value: Tensor, patch: int = 3, bl
         ValueError: for shapes that do not fit, an even patch, or an empty block.
 
     Source: RHT Eq. 3. The paper transforms at three scales and does not say how; here the faces are compared once, at
-    1x, and the finer scales fetch what lies at the same place, as in Yang et al. 2020 (its [43]).
+    1x, and the finer scales fetch the block that lies at the same place. Yang et al. (Learning Texture Transformer
+    Network for Image Super-Resolution, CVPR 2020), whose step this resembles, fetch patches that overlap and average
+    them.
     """
     confidence, index = correlate(query, key, patch, block)
     return transfer(value, index, confidence), confidence, index

@@ -32,6 +32,11 @@ def file(notebook: Path) -> Path:
     return SOLUTIONS / f"{notebook.stem}.md"
 
 
+def chapter(notebook: Path) -> str:
+    """What stands before a chapter's name: "00", "12b"."""
+    return notebook.stem.partition("_")[0]
+
+
 def solutions(notebook: Path) -> dict[str, tuple[str, str, str]]:
     """Words before, Python, words behind of the solutions of a chapter, by the number of the exercise.
 
@@ -67,13 +72,13 @@ def page(notebook: Path) -> nbformat.NotebookNode:
         if number not in solved or kind not in ("exercise", "stub", "check"):
             page_cells.append(cell)
         elif kind == "exercise":
-            page_cells += _exercise(cell, f"exercise-{notebook.stem[:2]}-{number}", number, notebook)
+            page_cells += _exercise(cell, f"exercise-{chapter(notebook)}-{number}", number, notebook)
         elif kind == "stub":
             if f"check-{number}" not in cells or f"exercise-{number}" not in cells:
                 raise ValueError(f"{notebook.name}: exercise {number} has no check or no text")
             hidden = new_code_cell(cells[f"check-{number}"].source, id=f"unsolved-{number}",
                                    metadata={"tags": ["remove-cell"]})
-            page_cells += [cell, hidden, *_solution(solved[number], f"exercise-{notebook.stem[:2]}-{number}", number)]
+            page_cells += [cell, hidden, *_solution(solved[number], f"exercise-{chapter(notebook)}-{number}", number)]
         else:
             page_cells.append(cell)
     source.cells = page_cells
@@ -84,8 +89,8 @@ def _exercise(cell: nbformat.NotebookNode, label: str, number: str, notebook: Pa
     title = TITLE.match(cell.source)
     if title is None or title[1] != number:
         raise ValueError(f"{notebook.name}: exercise {number} must begin with '**{number}. Title.**'")
-    chapter = int(notebook.stem[:2])
-    start = f"```{{exercise-start}} {chapter}.{number} {title[2].rstrip('.')}\n:label: {label}\n:nonumber:\n```"
+    name = f"{chapter(notebook).removeprefix('0')}.{number} {title[2].rstrip('.')}"
+    start = f"```{{exercise-start}} {name}\n:label: {label}\n:nonumber:\n```"
     cell.source = cell.source[title.end():]
     return [new_markdown_cell(start, id=f"start-{number}"), cell,
             new_markdown_cell("```{exercise-end}\n```", id=f"end-{number}")]

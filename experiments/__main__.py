@@ -15,7 +15,8 @@ from typing import Any
 
 from facealign_lite import records
 
-PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_photos", "rht", "msm")
+PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_photos", "rht", "rht_places",
+          "msm")
 
 
 def prefix(paper: str, budget: str) -> str:

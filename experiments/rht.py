@@ -1,10 +1,12 @@
-"""RHT's claims C15 to C19: what each part adds, what the reference must be like, and whether it must be a face at all.
+"""RHT's claims C15 to C19: what each part adds, what the reference must be like, and whether it must be a face at all;
+and what perfect matches would add, so that a claim that fails is laid to the idea or to the matching.
 
     make claims PAPER=rht
 
-The paper trains on 300-W, COFW and AFLW with ImageNet's weights for 150 epochs. Here all networks are lite, start from
-nothing, see rendered faces for the same few steps, and are tested on the benchmark's faces, by subset. References come
-from the training faces, as in the paper: at random in training, the most correlated one in the test.
+The paper trains on 300-W, COFW and AFLW for 150 epochs; what its networks start from it does not say. Here all networks
+are lite, start from nothing, see rendered faces for the same few steps, and are tested on the benchmark's faces, by
+subset. References come from the training faces, as in the paper: at random in training, the most correlated one in the
+test.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -15,10 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments import claims as ledger
 from experiments.faces import cut, packed
+from experiments.verdict import FAILS, HOLDS, OPEN
 from facealign_lite import rht
 from facealign_lite.data import Augmentation, Further, PackedFaces, write_atomic
 from facealign_lite.evaluation import BENCHMARK_SEED, Evaluation, evaluate
+from facealign_lite.heatmaps import to_heatmap
 from facealign_lite.records import Arm, lock
 from facealign_lite.rht import Lender, Pairs, References, Rht, rht_loss
 from facealign_lite.synthetic import SyntheticFaces
@@ -33,7 +38,7 @@ BUDGETS = {
             "faces": 4000, "crops": "batched"},
 }
 # as the runs of the lite budget were when they were recorded
-RECORDED = {"normalized": False, "sigma": 2.0}
+RECORDED = {"normalized": False, "sigma": 2.0, "head": 0}
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 
 FACES, SIZE, TRAIN_SEED, TESTED, RANDOM = 2000, 160, 51, 600, 5
@@ -87,6 +92,8 @@ def borrowed(name: str, references: References, choice: Callable[[str], np.ndarr
         return references.mean_shape(), np.zeros(count, int)
     if name == "wrong":
         return references.wrong(), choice("most")
+    if name == "shifted":
+        return references.shifted(), choice("most")
     if name == "no_picture":
         return References(torch.zeros_like(references.images), references.landmarks), choice("most")
     raise ValueError(f"name must be one of {LENDERS}, got {name!r}")
@@ -94,16 +101,46 @@ def borrowed(name: str, references: References, choice: Callable[[str], np.ndarr
 
 # Table VII, then what the paper did not ask: a heatmap but no face, the landmarks of somebody else, no pixels
 LENDERS = ("most", "neutral", *(f"random_{i}" for i in range(RANDOM)), "least", "most_1_2", "most_1_4",
-           "mean_shape", "wrong", "no_picture")
+           "mean_shape", "wrong", "shifted", "no_picture")
+FEW = ("most", "random_0", "least", "mean_shape", "wrong", "shifted", "no_picture")
+OWN = "own"                # the tested face lends to itself, with its true landmarks
+
+
+# ---- what a transformation would give that knew the answer ---------------------------------------------------------
+
+class Oracle(Rht):
+    """An RHT whose matches and affine map come from the true landmarks of both faces, in training and test.
+
+    Its soft half trusts all matches wholly, its hard half has the affine map with the least squared error. It is told
+    where the target's landmarks are, to within a place or an affine map, and so bounds what a reference can give; it is
+    no network that could be used.
+    """
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*super().inputs, "landmarks")
+
+    def forward(self, image: torch.Tensor, reference: torch.Tensor, reference_landmarks: torch.Tensor,
+                landmarks: torch.Tensor) -> rht.RhtOutput:
+        """As ``Rht`` does it, and the target's true landmarks (B, K, 2) in its pixels."""
+        size, places = self.config.heatmap_size, self.config.image_size // 8
+        with torch.no_grad():
+            own = to_heatmap(landmarks, self.config.image_size, size)
+            index = rht.perfect_matches(*(rht.draw(points.float(), self.config, check=False)
+                                          for points in (own, reference_landmarks)), (places, places))
+            # pixels to shares of the picture
+            theta = rht.best_affine((own + 0.5) / size, (reference_landmarks + 0.5) / size)
+        return super().forward(image, reference, reference_landmarks, index, theta)
 
 
 # ---- arms ----------------------------------------------------------------------------------------------------------
 
 def train(budget: Mapping[str, Any], device: str, config: rht.RhtConfig, faces: Sequence[Any],
-          references: References, seed: int, folder: Path | None) -> Generator[int, None, Rht]:
+          references: References, seed: int, folder: Path | None, kind: type[Rht] = Rht
+          ) -> Generator[int, None, Rht]:
     """One run; each face with another random reference at every look."""
     torch.manual_seed(seed)
-    model = Rht(config)
+    model = kind(config)
     if budget.get("crops") == "batched":
         pairs = Further(cut(budget, faces, config.image_size, AUGMENTATION, seed), 1, Lender(references), seed)
     else:
@@ -122,12 +159,15 @@ def measure(model: Rht, faces: Sequence[Any], references: References, choice: np
 
 
 def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, Any] | None = None,
-        base: rht.RhtConfig = rht.LITE, lenders: Sequence[str] = ("most",), lent: str = "") -> Arm:
+        base: rht.RhtConfig = rht.LITE, lenders: Sequence[str] = ("most",), lent: str = "",
+        kind: type[Rht] = Rht) -> Arm:
     """A run, tested with the first of ``lenders``; of the others the mean error is kept.
 
     Args:
         switches: what differs from ``base``.
-        lent: "mean_shape" or "wrong": what all references are made of, in training and test; whole faces if empty.
+        lent: "mean_shape", "wrong" or "shifted": what all references are made of, in training and test; whole faces if
+            empty.
+        kind: the network.
     """
     config = base.scaled(budget["image_size"])
     recorded = RECORDED if config.image_size == BUDGETS["lite"]["image_size"] else {}
@@ -136,10 +176,13 @@ def arm(budget: Mapping[str, Any], device: str = "auto", switches: Mapping[str, 
     def run(seed: int, folder: Path) -> Mapping[str, Any]:
         faces, test = (pack(folder.parent, name, budget) for name in ("train", "test"))
         whole = References.of(faces, config.heatmap_size)
-        model = yield from train(budget, device, config, faces, getattr(whole, lent)() if lent else whole, seed, folder)
+        model = yield from train(budget, device, config, faces, getattr(whole, lent)() if lent else whole, seed, folder,
+                                 kind)
         found = {name: measure(model, test, *borrowed(name, whole, lambda way: chosen(folder.parent, way, budget),
                                                       len(test)), device)
-                 for name in ([lent] if lent else lenders)}
+                 for name in ([lent] if lent else lenders) if name != OWN}
+        if OWN in lenders:
+            found[OWN] = measure(model, test, References.of(test, config.heatmap_size), np.arange(len(test)), device)
         first = next(iter(found.values()))
         return first.figures() | {"subsets": first.subsets(), "errors": first.errors.round(6)} | {
             f"nme_{name}": round(float(other.errors.mean()), 6) for name, other in found.items()} | {
@@ -160,10 +203,54 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
     first = {"blocks": one({"soft": False, "hard": False})}
     for name in ("trans_stm_msffm", "rht", "trans"):
         first[name] = table_8.pop(name)
-    return first | table_8 | {
+    # what would be gained if the matches, or the affine map, were right; and what if heat were not where it belongs
+    soft, hard = (rht.ABLATION[f"trans_{one}_msffm"] for one in ("stm", "htm"))
+    oracles = {
+        "stm": one(soft, lenders=(*FEW, OWN)),                  # trans_stm_msffm again: same code and seeds as oracles
+        "stm_oracle": one(soft, kind=Oracle), "stm_wrong": one(soft, lent="wrong"),
+        "htm_oracle": one(hard, kind=Oracle), "stm_mean_shape": one(soft, lent="mean_shape"),
+        "stm_shifted": one(soft, lent="shifted"),
+    }
+    return first | oracles | table_8 | {
         "mean_shape": one(lent="mean_shape"), "wrong": one(lent="wrong"),
         "no_boundaries": one({"boundaries": False}),                                         # Table IX: C18
         # Table V: C19
         "trans_hg": one(TRANS, rht.LITE_HG), "rht_hg": one(base=rht.LITE_HG),
         "trans_h": one(TRANS, rht.LITE_H), "rht_h": one(base=rht.LITE_H),
     }
+
+
+# ---- what the oracles say -------------------------------------------------------------------------------------------
+
+NOT_RUN = "not run yet"
+
+
+def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None
+              ) -> tuple[str, list[ledger.Found]]:
+    """Whether an arm that must find its matches is held back by the idea or by the matching.
+
+    Both are compared with the same layers that have nothing to borrow. If perfect matches are no gain, the idea fails
+    here, for no better matching could help; if they are and found ones are not, the matching fails; if both are, the
+    paper is right.
+
+    Args:
+        oracle, found, without: arms as in ``experiments.claims``, "rht-stm_oracle".
+        folder: of the records.
+
+    Returns:
+        the diagnosis in words, and both comparisons; none if an arm has not been run.
+    """
+    rows = [ledger.judge({"id": arm, "metric": "nme", "compare": [{"better": arm, "worse": without}]}, folder=folder)
+            for arm in (oracle, found)]
+    if not all(rows):
+        return NOT_RUN, []
+    both = [row[0] for row in rows]
+    perfect, own = (one.verdict.says for one in both)
+    if perfect == FAILS:
+        return "the idea fails here: not even perfect matches help", both
+    if perfect == OPEN:
+        return "cannot be told: whether perfect matches help is open", both
+    if own == HOLDS:
+        return "the paper is right: perfect matches help, and found ones do", both
+    return (f"the matching fails: perfect matches help, and that found ones do "
+            f"{'is refuted' if own == FAILS else 'cannot be told'}"), both

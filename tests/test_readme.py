@@ -26,3 +26,11 @@ def test_how_near_the_networks_come_on_photos():
         errors[name] = record["figures"]["box x 1.0, raw"]["mean"]
     near = [errors[name] for name in ("hourglass", "tab", "scpan", "msm_align")]
     assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3
+
+
+def test_what_the_network_that_borrows_takes_from_its_reference():
+    found = json.loads((ROOT / "results" / "rht_lenders.json").read_text())["figures"]
+    itself, stranger = found["own face, true landmarks"], found["stranger"]
+    said = re.search(r"it errs by ([\d.]+) % in the place of\s+([\d.]+)", TEXT)
+    assert said.groups() == (f"{itself['nme']:.1f}", f"{stranger['nme']:.1f}") and itself["low"] > 0
+    assert found["most similar"]["better"] == "cannot be told"               # "no more than a stranger's does"

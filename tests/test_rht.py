@@ -21,12 +21,14 @@ from facealign_lite.rht import (
     ReferenceBank,
     ReferenceTransformer,
     Rht,
+    best_affine,
     consistency_loss,
     correlate,
     hard_transform,
     heatmap_loss,
     low_resolution,
     overall_loss,
+    perfect_matches,
     soft_transform,
     to_matrix,
     to_theta,
@@ -198,6 +200,31 @@ def test_the_soft_transformation_says_what_is_wrong(change, message):
 def test_transfer_says_what_is_wrong():
     with pytest.raises(ValueError, match="index must be"):
         transfer(torch.ones(1, 2, 4, 4), torch.zeros(1, 9, dtype=torch.long), torch.ones(1, 1, 4, 4))
+
+
+def test_perfect_matches_fetch_the_nearest_heat_of_all():
+    truth, lent = (normal(2, 5, 12, 16, seed=seed).abs() for seed in (0, 1))
+    index = perfect_matches(truth, lent, (3, 4))
+    blocks = [F.pixel_unshuffle(heat, 4).flatten(2).mT for heat in (truth, lent)]                  # (2, 12, 80)
+    assert torch.equal(index, torch.cdist(*blocks).argmin(-1))
+    shuffled = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(i)) for i in (0, 1)])
+    moved = F.pixel_shuffle(blocks[0].gather(1, shuffled[..., None].expand(-1, -1, 80)).mT.unflatten(-1, (3, 4)), 4)
+    back = perfect_matches(truth, moved, (3, 4))
+    assert torch.equal(shuffled.gather(1, back), torch.arange(12).expand(2, -1))                   # each finds itself
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(perfect_matches(truth.float(), lent.float(), (3, 4)), index)
+
+
+def test_the_best_affine_map_is_that_of_least_squares():
+    target, reference = normal(2, 9, 2), normal(2, 9, 2, seed=1)
+    theta = best_affine(target, reference)
+    a = torch.cat([2 * target - 1, torch.ones(2, 9, 1)], -1)
+    for i in range(2):
+        wanted = np.linalg.lstsq(a[i].numpy(), (2 * reference[i] - 1).numpy(), rcond=None)[0].T
+        np.testing.assert_allclose(theta[i].numpy(), wanted, atol=1e-9)
+    # and a heatmap moved by it has its peak on the target's landmark, for faces that differ by such a map
+    turned = (target @ torch.tensor([[0.9, 0.2], [-0.1, 1.1]]).double()) + 0.03
+    assert (best_affine(target, turned) @ a.mT).mT.sub(2 * turned - 1).abs().max() < 1e-9
 
 
 # ---- hard transformation -------------------------------------------------------------------------------------------

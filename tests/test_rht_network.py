@@ -145,6 +145,29 @@ def test_the_layers_of_the_fusion_can_be_had_without_a_reference(samples, refere
     assert all(block.join.weight.grad.abs().max() > 0 for block in alone.fusion.fuse)
 
 
+def test_matches_and_a_map_that_are_given_are_used(samples, references):
+    torch.manual_seed(0)
+    net, batch = rht.Rht(TINY).eval(), batch_of(rht.Pairs(samples, references, size=64))
+    index, theta = torch.arange(64).flip(0).expand(3, -1), torch.eye(2, 3).expand(3, -1, -1) * 0.5
+    moved = net(batch["image"], batch["reference"], batch["reference_landmarks"], index, theta).moved
+    assert torch.equal(moved.index, index) and torch.equal(moved.theta, theta) and (moved.confidence == 1).all()
+    assert torch.equal(moved.soft[0], moved.values[0].flip(-1, -2))
+    found = run(net, batch).moved
+    same = net(batch["image"], batch["reference"], batch["reference_landmarks"], None, found.theta)
+    assert torch.equal(same.moved.hard[1], found.hard[1]) and torch.equal(same.moved.soft[2], found.soft[2])
+
+
+def test_a_hidden_layer_of_the_head_frees_the_maps_from_the_features():
+    """Maps that are linear in w features of a pixel are a matrix of rank w at most, plus a constant."""
+    torch.manual_seed(0)
+    for head, wanted in ((0, 4), (32, 19)):
+        net = rht.Rht(replace(TINY, boundaries=False, soft=False, hard=False, head=head)).eval()
+        maps = net(torch.randn(2, 1, 64, 64)).landmarks.double().movedim(1, -1).flatten(0, -2)     # (pixels, 19)
+        values = torch.linalg.svdvals(maps - maps.mean(0))
+        rank = int((values > 1e-5 * values[0]).sum())
+        assert rank == wanted
+
+
 def test_the_reference_and_its_landmarks_are_used(samples, references):
     torch.manual_seed(0)
     net, batch = rht.Rht(TINY).eval(), batch_of(rht.Pairs(samples, references, size=64))

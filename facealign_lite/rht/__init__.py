@@ -26,13 +26,23 @@ from .network import (
     read,
 )
 from .references import WAYS, Lender, Pairs, ReferenceBank, References, answer, as_picture, choose, low_resolution
-from .transform import Localization, correlate, hard_transform, soft_transform, to_matrix, to_theta, transfer
+from .transform import (
+    Localization,
+    best_affine,
+    correlate,
+    hard_transform,
+    perfect_matches,
+    soft_transform,
+    to_matrix,
+    to_theta,
+    transfer,
+)
 
 __all__ = [
     "ABLATION", "LITE", "LITE_H", "LITE_HG", "PAPER", "PAPER_H", "PAPER_HG", "WAYS", "WEIGHT", "Backbone", "Encoder",
-    "EncoderLayer", "FeatureFusion", "HourglassFeatures", "Lender", "LocalFeatures", "Localization",
-    "MultiScaleFusion", "Pairs", "ReferenceBank", "ReferenceTransformer", "References", "Rht", "RhtConfig",
-    "RhtOutput", "Transformed", "answer", "as_picture", "choose", "consistency_loss", "correlate", "draw",
-    "hard_transform", "heatmap_loss", "low_resolution", "overall_loss", "read", "rht_loss", "sine_places",
+    "EncoderLayer", "FeatureFusion", "HourglassFeatures", "Lender", "LocalFeatures", "Localization", "MultiScaleFusion",
+    "Pairs", "ReferenceBank", "ReferenceTransformer", "References", "Rht", "RhtConfig", "RhtOutput", "Transformed",
+    "answer", "as_picture", "best_affine", "choose", "consistency_loss", "correlate", "draw", "hard_transform",
+    "heatmap_loss", "low_resolution", "overall_loss", "perfect_matches", "read", "rht_loss", "sine_places",
     "soft_transform", "to_matrix", "to_theta", "transfer",
 ]

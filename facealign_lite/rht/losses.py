@@ -80,9 +80,10 @@ def rht_loss(config: RhtConfig = LITE, weight: float = WEIGHT, all_visible: bool
         all_visible: hidden landmarks teach as well, as in sets that annotate them like the others (300-W); else Eq. 7
             takes the batch's ``visibility``.
         printed: with Eq. 8 summed over channels, pixels and the three scales, some fifty times Eq. 7 before training,
-            and teaching all. Then it is cheapest to empty the reference's features, and within fifty steps they were.
-            Else it is taken at 1x, averaged over channels as Eq. 7 is over maps, and teaches the affine map only,
-            which is what the paper wants it for.
+            and teaching all. It is then cheapest to empty the reference's features, which training does. Else it is
+            taken at 1x, averaged over channels as Eq. 7 is over maps, and what is moved, softly moved and trusted is
+            held fixed in it. It teaches the affine map, which is what the paper wants it for, and with it the features
+            of both faces that the map is computed from.
 
     Source: RHT Eq. 9.
     """
@@ -106,6 +107,6 @@ def _all_agree(moved: Transformed) -> Tensor:
 
 
 def _map_agrees(moved: Transformed) -> Tensor:
-    """Eq. 8 at 1x, a channel; a function of the affine map alone."""
+    """Eq. 8 at 1x, a channel, as a function of the affine map; by the map its gradient reaches both faces' features."""
     value, soft, confidence = (t.detach().float() for t in (moved.values[0], moved.soft[0], moved.confidence))
     return consistency_loss(hard_transform(value, moved.theta), soft, confidence) / value.shape[1]

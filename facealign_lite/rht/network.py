@@ -46,6 +46,10 @@ class RhtConfig:
     hard: bool = True                         # HTM
     multiscale: bool = True                   # MSFFM: fuse at three scales; else at 1x only, and go up alone
     widths: tuple[int, int, int] = (64, 32, 24)  # at 1x, 2x, 4x; paper (256, 128, 64)
+    head: int = 0                             # hidden layer between the 4x features and the maps; paper none, and 64
+                                              # features. Without, 83 maps are mixtures of 24 features at a pixel, and
+                                              # the best such mixtures of true heat are off by 4 to 10 % of the eye
+                                              # distance (results/rht_training.json)
     patch: int = 3                            # not given in the paper
     sigma: float = 2.0                        # of the heat, in map pixels; not given in the paper. See ``scaled``
 
@@ -84,7 +88,7 @@ class RhtConfig:
         return self.landmarks + self.boundaries * len(markups.boundaries(str(self.landmarks)))
 
 
-LITE = RhtConfig(normalized=True)
+LITE = RhtConfig(normalized=True, head=96)
 # heat of 4 pixels on maps of 128 as in TransPose, 2 on maps of 64
 PAPER = RhtConfig(image_size=256, in_channels=3, depth=50, width=64, tokens=256, layers=4, heads=8, hidden=1024,
                   widths=(256, 128, 64), sigma=4.0)
@@ -155,8 +159,13 @@ class ReferenceTransformer(nn.Module):
         self.values = LocalFeatures(maps, widths)
         self.localization = Localization(widths[0]) if hard else None
 
-    def forward(self, target: Tensor, reference: Tensor, heat: Tensor) -> Transformed:
+    def forward(self, target: Tensor, reference: Tensor, heat: Tensor, index: Tensor | None = None,
+                theta: Tensor | None = None) -> Transformed:
         """Both faces (B, in_channels, H, W), the reference's true heatmaps (B, maps, H, W).
+
+        Args:
+            index: (B, H W / 16), matches to be trusted wholly, in the place of those that are found.
+            theta: (B, 2, 3), an affine map in the place of the one that is found.
 
         Raises:
             ValueError: for other shapes; H and W must be multiples of 4.
@@ -168,12 +177,15 @@ class ReferenceTransformer(nn.Module):
             raise ValueError(f"reference and heat must be {shape} and {(shape[0], self.maps, *shape[2:])}, "
                              f"got {tuple(reference.shape)} and {tuple(heat.shape)}")
         query, key = self.looks(torch.cat([target, reference]))[0].split([shape[0], shape[0]])
-        values, soft, hard, confidence, index, theta = self.values(heat), None, None, None, None, None
+        values, soft, hard, confidence = self.values(heat), None, None, None
         if self.soft:
-            confidence, index = correlate(query, key, self.patch)
+            if index is None:
+                confidence, index = correlate(query, key, self.patch)
+            else:
+                confidence = torch.ones_like(query[:, :1])
             soft = [transfer(value, index, confidence) for value in values]
         if self.localization is not None:
-            theta = self.localization(query, key)
+            theta = self.localization(query, key) if theta is None else theta
             hard = [hard_transform(value, theta) for value in values]
         return Transformed(soft, hard, confidence, index, theta, values)
 
@@ -240,22 +252,26 @@ class Rht(nn.Module):
         self.transformer = ReferenceTransformer(config.in_channels, config.maps, config.widths, config.patch,
                                                 config.soft, config.hard) if sources else None
         self.fusion = MultiScaleFusion(config.widths, sources, 3 if config.multiscale else min(1, sources))
-        self.head = nn.Conv2d(config.widths[2], config.maps, 1)
-        nn.init.normal_(self.head.weight, std=0.01)                # heat is nearly everywhere 0: start there
-        nn.init.zeros_(self.head.bias)
+        last = nn.Conv2d(config.head or config.widths[2], config.maps, 1)
+        # heat is nearly everywhere 0: start there
+        nn.init.normal_(last.weight, std=0.001 if config.head else 0.01)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(convolution(config.widths[2], config.head, size=1), last) if config.head else last
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """What ``forward`` takes, as named in the batches of ``Pairs``."""
         return ("image",) if self.transformer is None else ("image", "reference", "reference_landmarks")
 
-    def forward(self, image: Tensor, reference: Tensor | None = None, landmarks: Tensor | None = None) -> RhtOutput:
+    def forward(self, image: Tensor, reference: Tensor | None = None, landmarks: Tensor | None = None,
+                index: Tensor | None = None, theta: Tensor | None = None) -> RhtOutput:
         """Heatmaps of the target.
 
         Args:
             image: (B, in_channels, S, S) in [-0.5, 0.5].
             reference: (B, in_channels, S/2, S/2) another face in a crop of the same kind; none for Trans-R alone.
             landmarks: (B, K, 2) of the reference, in its pixels.
+            index, theta: matches and affine map that are known from elsewhere, see ``ReferenceTransformer``.
 
         Raises:
             ValueError: for other shapes, or a missing reference.
@@ -271,7 +287,7 @@ class Rht(nn.Module):
                 raise ValueError(f"landmarks must be ({image.shape[0]}, {self.config.landmarks}, 2), "
                                  f"got {tuple(landmarks.shape)}")
             heat = draw(landmarks.float(), self.config, check=False)
-            moved = self.transformer(F.avg_pool2d(image, 2), reference, heat)
+            moved = self.transformer(F.avg_pool2d(image, 2), reference, heat, index, theta)
         features = self.fusion(self.backbone(image), *(m for m in (moved.hard, moved.soft) if m is not None))
         points, lines = self.head(features).split([self.config.landmarks, self.config.maps - self.config.landmarks], 1)
         return RhtOutput(moved, lines, points)
@@ -288,7 +304,8 @@ class Rht(nn.Module):
         Args:
             images: (B, in_channels, S, S) in [-0.5, 0.5].
             reference: a photo, as ``data.load_image`` takes it, and the landmarks (K, 2) of its face, lent to all; None
-                for the most correlated of the shipped faces, for each crop its own.
+                for the most correlated of the shipped faces, for each crop its own. The shipped network is hardly
+                better with one face than with another, see results/rht_lenders.json.
 
         Returns:
             faces (B, in_channels, S/2, S/2) and their landmarks (B, K, 2) in their pixels.

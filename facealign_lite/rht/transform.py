@@ -5,7 +5,7 @@ key the reference face, the value the reference's heatmap features. Positions ar
 ``theta`` (B, 2, 3) acts on coordinates in which the map reaches from -1 to 1, so that one serves all scales.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ def soft_transform(query: Tensor, key: Tensor, value: Tensor, patch: int = 3, bl
         ValueError: for shapes that do not fit, an even patch, or an empty block.
 
     Source: RHT Eq. 3. The paper transforms at three scales and does not say how; here the faces are compared once, at
-    1x, and the finer scales fetch what lies at the same place, as in Yang et al. 2020 (its [43]).
+    1x, and the finer scales fetch the block that lies at the same place. Yang et al. (Learning Texture Transformer
+    Network for Image Super-Resolution, CVPR 2020), whose step this resembles, fetch patches that overlap and average
+    them.
     """
     confidence, index = correlate(query, key, patch, block)
     return transfer(value, index, confidence), confidence, index
@@ -64,8 +66,7 @@ def correlate(query: Tensor, key: Tensor, patch: int = 3, block: int = 256) -> t
         raise ValueError(f"patch must be odd and at least 1, got {patch}")
     if block < 1:
         raise ValueError(f"block must be at least 1, got {block}")
-    kind = query.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with _single(query):
         precise = torch.promote_types(query.dtype, torch.float32)
         q, k = (_directions(face.to(precise), patch) for face in (query, key))          # (B, C patch^2, H W)
         with torch.no_grad():
@@ -96,6 +97,12 @@ def transfer(value: Tensor, index: Tensor, confidence: Tensor) -> Tensor:
     return F.pixel_shuffle(fetched * confidence.to(fetched.dtype), s)
 
 
+def _single(x: Tensor) -> AbstractContextManager:
+    """Within it no autocast turns products into half floats."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 def _directions(features: Tensor, patch: int) -> Tensor:
     patches = F.unfold(features, patch, padding=patch // 2)                             # (B, C patch^2, H W)
     length = torch.linalg.vector_norm(patches, dim=1, keepdim=True)
@@ -112,6 +119,24 @@ def scale_of(fine: Tensor, coarse: Tensor) -> int:
         raise ValueError(f"features must be a whole number of times as fine as the confidence, got "
                          f"{tuple(fine.shape[-2:])} and {tuple(coarse.shape[-2:])}")
     return s
+
+
+def perfect_matches(target: Tensor, reference: Tensor, size: tuple[int, int]) -> Tensor:
+    """For each place of the target, the place of the reference whose heat is most like the target's own: (B, H W).
+
+    So a soft transformation would choose that knew the answer; what it fetches is the best that whole places can give,
+    and how good that is depends on how many places there are.
+
+    Args:
+        target, reference: true heatmaps (B, M, sH, sW) of both faces.
+        size: (H, W), places.
+
+    Source: not in the paper.
+    """
+    a, b = (F.pixel_unshuffle(heat, heat.shape[-1] // size[1]).flatten(2) for heat in (target, reference))
+    # argmin_j |a_i - b_j|^2 = argmin_j |b_j|^2 - 2 <a_i, b_j>
+    with _single(a):
+        return (b.square().sum(1)[:, None] - 2 * a.mT @ b).argmin(-1)
 
 
 # ---- hard transformation -------------------------------------------------------------------------------------------
@@ -160,6 +185,21 @@ def _from_unit(size: tuple[int, int]) -> NDArray[np.float64]:
     return np.array([[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2]])
 
 
+def best_affine(target: Tensor, reference: Tensor) -> Tensor:
+    """The affine map that brings the target's landmarks nearest to the reference's: theta (B, 2, 3).
+
+    Args:
+        target, reference: landmarks (B, K, 2) as shares of the picture: 0 and 1 are its outer edges.
+
+    Source: not in the paper; it is what RHT Eq. 4 could do at best.
+    """
+    u, v = (2 * points - 1 for points in (target, reference))
+    a = torch.cat([u, torch.ones_like(u[..., :1])], -1)                                            # (B, K, 3)
+    # (a^T a) theta^T = a^T v
+    with _single(a):
+        return torch.linalg.solve_ex(a.mT @ a, a.mT @ v)[0].mT
+
+
 class Localization(nn.Module):
     """Six affine numbers from the local features of target and reference; the identity before training.
 
@@ -180,6 +220,6 @@ class Localization(nn.Module):
         return torch.eye(2, 3, device=move.device) + PACE * move.float()
 
 
-def convolution(a: int, b: int, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, normalisation, rectifier."""
-    return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+def convolution(a: int, b: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    """Convolution, normalisation, rectifier."""
+    return nn.Sequential(nn.Conv2d(a, b, size, stride, size // 2, bias=False), nn.BatchNorm2d(b), nn.ReLU())

@@ -15,7 +15,7 @@ from typing import Any
 
 from facealign_lite import records
 
-PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "scpan", "scpan_photos", "rht", "msm")
+PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "scpan", "scpan_shares", "scpan_photos", "rht", "msm")
 
 
 def prefix(paper: str, budget: str) -> str:

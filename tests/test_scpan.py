@@ -755,6 +755,37 @@ def test_the_overall_loss_is_its_weighted_parts():
     assert (paper["coordinates"] / found["coordinates"]).item() == pytest.approx(40 / 5)
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+def test_vectors_per_landmark_are_means_over_each_ones_square(radius):
+    """Eq. 16 by loops: the square around each landmark, cut from what is said and from what is true; corners twice."""
+    said, points = random_answer(7), torch.from_numpy(EYE_POINTS)[None].expand(2, -1, -1)
+    size, limit, wanted = said.offsets.shape[-1], 1.5 * (radius + 0.5), torch.zeros(2, dtype=torch.float64)
+    on_map = heatmaps.to_heatmap(points, 28, size)
+    true = bali_field(on_map, EYE, size, radius).offsets
+    for c, line in enumerate(EYE):
+        for k in line:
+            x, y = (int(np.floor(v + 0.5)) for v in on_map[0, k].tolist())
+            rows, columns = (slice(max(0, v - radius), min(size, v + radius + 1)) for v in (y, x))
+            for b in range(2):
+                for axis in range(2):
+                    u, t = (f[b, c, axis, rows, columns].numpy() for f in (said.offsets, true))
+                    coins = [jensenshannon([p, 1 - p], [q, 1 - q]) ** 2 for p, q in
+                             zip(*(((1 + v / limit) / 2).clip(1e-6, 1 - 1e-6).ravel() for v in (u, t)))]
+                    wanted[b] += np.mean(coins) + np.clip(np.abs(u) / limit - 1, 0, None).mean()
+    found = supervised_terms(said, points, 28, EYE, 1.5, radius, 3, None, None, per_landmark=True)["field"]
+    torch.testing.assert_close(found, wanted.to(found), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_stage_is_calibrated_where_equation_17_is_meant():
+    pair, _, linear = case()
+    turns = Maps(*([torch.stack(both, 1).flatten(0, 1) for both in zip(*maps)] for maps in zip(*(p[:2] for p in pair))),
+                 pair[0].offsets)
+    stages = self_calibrated_divergence(*pair, linear, EYE_FLIP, LID_FLIP)
+    found = [calibration_terms(turns, linear, EYE_FLIP, LID_FLIP, last=last).mean() for last in (False, True)]
+    torch.testing.assert_close(found[0], sum(stages[:-1]))
+    torch.testing.assert_close(found[1], sum(stages))
+
+
 def test_a_perfect_answer_costs_nothing_but_what_the_scaling_does_to_its_peaks():
     points = torch.from_numpy(EYE_POINTS)[None]
     for linear, calibrated in ((one_map(mirror=True), 0.0), (one_map(scale=0.6), 0.1)):

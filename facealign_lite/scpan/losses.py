@@ -321,7 +321,7 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
 
 def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boundaries: Sequence[Indices],
                      sigma: float | Sequence[float], radius: int, decode_radius: int, reach: float | None,
-                     within: float | None, shape: str = "gaussian") -> dict[str, Tensor]:
+                     within: float | None, shape: str = "gaussian", per_landmark: bool = False) -> dict[str, Tensor]:
     """What ``overall_loss`` sums of pictures, (B,) each and without weights: the same numbers, for training.
 
     Vectors are compared in the squares around the landmarks only, and nothing waits for a GPU: NaN gives NaN.
@@ -330,6 +330,8 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
         points: landmarks (B, K, 2) in image pixels.
         boundaries, sigma, radius, shape: as in ``truth``.
         decode_radius, reach, within: as in ``overall_loss``.
+        per_landmark: whether vectors are averaged over each landmark's own square, and those means are summed, as SE in
+            Eq. 16 has it; if not, over all squares of a boundary together, as in ``field_divergence``.
 
     Returns:
         "last", "earlier", "field", "coordinates".
@@ -344,19 +346,27 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
     field = torch.zeros_like(last)
     for length in sorted(set(map(len, boundaries))):   # boundaries of one length at a time, so that nothing is padded
         which = [c for c, line in enumerate(boundaries) if len(line) == length]
-        some = reorder(said.offsets, which)
-        field = field + _coins(*square_offsets(some, on_map, [boundaries[c] for c in which], radius), radius)
+        squares = square_offsets(reorder(said.offsets, which), on_map, [boundaries[c] for c in which], radius,
+                                 not per_landmark)
+        if per_landmark:                                # a row for each square: (B, C, 2, M P) -> (B, C M, 2, P)
+            *both, counts = (part.unflatten(-1, (length, -1)) for part in squares)
+            squares = (*(part.transpose(2, 3).flatten(1, 2) for part in both), counts.flatten(1, 2))
+        field = field + _coins(*squares, radius)
     return {"last": last, "earlier": sum(earlier, torch.zeros_like(last)), "field": field,
             "coordinates": _coordinates(found, on_map, tuple(heat.shape[-2:]), within)}
 
 
 def calibration_terms(said: Maps, linear: Tensor, flip: Sequence[int], boundary_flip: Sequence[int],
-                      sigma: float | Sequence[float] | None = None) -> Tensor:
-    """The self-calibrated divergence before the last stage of each of B pairs, (B,): pictures and twins in turn.
+                      sigma: float | Sequence[float] | None = None, last: bool = False) -> Tensor:
+    """The self-calibrated divergence of each of B pairs, (B,): pictures and twins in turn.
 
-    Source: SCPAN Eq. 17, as summed in Eq. 19 and 20.
+    Args:
+        last: whether the last stage is calibrated too, as in Eq. 17, or all before it, as Eq. 19 and 20 sum.
+
+    Source: SCPAN Eq. 17, 19 and 20.
     """
-    stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))[:-1]
+    stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))
+    stages = stages if last else stages[:-1]
     rows = [_calibrated(*maps.unflatten(0, (len(linear), 2)).unbind(1), linear, order, divergence, width)
             for heat, confidence, width in stages for maps, order in ((heat, flip), (confidence, boundary_flip))]
     return sum(rows, linear.new_zeros(len(linear)))

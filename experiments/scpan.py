@@ -2,8 +2,9 @@
 
     make claims PAPER=scpan
 
-The paper trains at 256 pixels and does not say for how long. Here crops of 64 pixels and twins that are turned and
-shrunk half as much let a few minutes teach something.
+The paper trains at 256 pixels for 200,000 iterations. Here crops of 64 pixels and twins that are turned and shrunk half
+as much let a few minutes teach something. What came out decided little, for the lengths of the fields were those of
+larger maps: see ``experiments.scpan_shares``.
 All arms see pictures and twins, so that the baseline, too, learns from disturbed faces: what is compared is what is
 made of them. Every figure comes with those of the subsets pose, occlusion, blur and expression.
 """
@@ -63,7 +64,8 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
     model = scpan.Scpan(config)
     halves = [cut(budget, faces, config.image_size, augmentation, 2 * seed + k)
               for k, faces in enumerate((labelled, unlabelled)) if faces is not None]
-    items, spread = pairs_of(budget, share), {"turn": budget["turn"], "scale": budget["scale"]}
+    items = pairs_of(budget, share)
+    spread = {name: budget[name] for name in ("turn", "scale", "shift") if name in budget}
     if budget.get("crops") == "batched":
         items //= len(halves)                           # an item is a pair of each kind
         flag = "unlabelled" if len(halves) == 2 else None

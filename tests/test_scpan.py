@@ -124,6 +124,16 @@ def test_the_two_readings_of_the_confidence():
     assert edge == pytest.approx(math.exp(-1 / sigma), abs=1e-3)
 
 
+@pytest.mark.parametrize("shape", [*heatmaps.GED, *heatmaps.STUDENT])
+def test_boundaries_have_every_shape_that_peaks_have(shape):
+    """Across a straight boundary, up to two sigma, the profile is that of a peak along its row."""
+    sigma, points = 2.0, np.array([[0.0, 10.0], [40.0, 10.0]])
+    across = bali_field(points, [(0, 1)], (21, 41), sigma=sigma, reading=shape).confidence[0, :, 20]
+    peak = heatmaps.encode(np.array([[20.0, 10.0]]), (21, 41), sigma, shape)[0, :, 20]
+    wanted = np.where(np.abs(np.arange(21) - 10) < 2 * sigma, peak, 0)
+    np.testing.assert_allclose(across, wanted, atol=1e-9)
+
+
 def test_every_square_has_its_size_and_lone_or_repeated_landmarks_are_lines():
     field = bali_field(np.array([[12.4, 11.5]]), [(0,)], 24, radius=5)
     assert field.mask.sum() == 11 * 11
@@ -840,13 +850,14 @@ def test_gradients_of_the_overall_loss():
 
 def test_pose_attention_is_its_equations():
     torch.manual_seed(0)
-    module = PoseAttention(8, 6).eval()
-    features = torch.randn(2, 8, 5, 7)
-    after, pose, mask = module(features)
-    torch.testing.assert_close(pose, module.first(features))
-    torch.testing.assert_close(mask, 1 / (1 + torch.exp(-module.second(pose))))
-    torch.testing.assert_close(after, features * (1 + mask))
-    assert pose.shape == (2, 6, 5, 7) and ((mask > 0) & (mask < 1)).all()
+    features, head = torch.randn(2, 8, 5, 7), torch.nn.Conv2d(8, 7, 1)
+    for module, given, count in ((PoseAttention(8).eval(), None, 8), (PoseAttention(8, 7).eval(), head, 7)):
+        after, pose, mask = module(features, given)
+        wanted = module.first(features)
+        torch.testing.assert_close(pose, wanted if given is None else head(wanted))
+        torch.testing.assert_close(mask, 1 / (1 + torch.exp(-module.second(pose))))
+        torch.testing.assert_close(after, features * (1 + mask))
+        assert pose.shape == (2, count, 5, 7) and ((mask > 0) & (mask < 1)).all()
     assert nets.parameter_count(PoseAttention(8)) == 2 * nets.parameter_count(nets.Residual(8, 8))
 
 

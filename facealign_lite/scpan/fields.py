@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from facealign_lite import contours, markups
-from facealign_lite.heatmaps import Size
+from facealign_lite.heatmaps import GED, SHAPES, STUDENT, Size
 from facealign_lite.nets import constant
 
 Indices = tuple[int, ...]
@@ -23,10 +23,11 @@ RADIUS = 5         # R: squares of 11 x 11 carry vectors in training
 DECODE_RADIUS = 3  # r: the window of 7 x 7 that is read at test time
 SIGMA = 1.5        # the paper gives none
 
-# confidence at distance d from the boundary
+# confidence at distance d from the boundary: of Eq. 3, and of Table VII
 READINGS = {
     "gaussian": lambda d, sigma: torch.exp(-d.square() / (2 * sigma**2)),
     "printed": lambda d, sigma: torch.exp(-d / (2 * sigma**2)),
+    **{name: lambda d, sigma, heat=SHAPES[name]: heat(d.square() / sigma**2) for name in (*GED, *STUDENT)},
 }
 
 
@@ -104,7 +105,8 @@ def bali_field(points: ArrayLike | Tensor, boundaries: Sequence[Indices], size: 
         sigma: width of the boundary in map pixels, > 0.
         reading: of Eq. 3. "gaussian", exp(-d^2 / 2 sigma^2), the default, is what the sentence around the equation
             says; "printed", exp(-d / 2 sigma^2), has a cusp on the boundary and, for sigma above 1 / 2, a higher step
-            where it is cut off, at d = 2 sigma: exp(-1 / sigma) against exp(-2).
+            where it is cut off, at d = 2 sigma: exp(-1 / sigma) against exp(-2). The other shapes are those of
+            ``heatmaps.encode``, cut off there too.
         background: the small constant beyond 2 sigma; the paper gives no value.
 
     Raises:

@@ -86,10 +86,12 @@ def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bound
 
 
 def targets(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], boundaries: Sequence[Indices],
-            sigma: float | Sequence[float] = SIGMA, shape: str = "gaussian", check: bool = True) -> tuple[Maps, Tensor]:
+            sigma: float | Sequence[float] = SIGMA, shape: str = "gaussian", check: bool = True,
+            line_shape: str = "gaussian") -> tuple[Maps, Tensor]:
     """The maps of ``truth`` without vectors, and the landmarks (B, K, 2) in last map pixels.
 
     Args:
+        line_shape: of the boundaries' confidence, the ``reading`` of ``bali_field``.
         check: whether to look for NaN, which makes the processor wait for a GPU.
     """
     dense = max(2, max(sizes) // 2)           # points of a curve: about one for every second pixel of the last map
@@ -100,7 +102,8 @@ def targets(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bou
         on_map = heatmaps.to_heatmap(points, image_size, size)
         heat[stage] = _peaks(on_map, size, width) if shape == "gaussian" and not check else heatmaps.encode(
             on_map, size, width, shape, check)
-        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width, check=check)
+        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width, line_shape,
+                                            check=check)
     maps = Maps([heat[stage] for stage in stages], [confidence[stage] for stage in stages], points.new_zeros(0))
     return maps, heatmaps.to_heatmap(points, image_size, sizes[-1])
 
@@ -321,7 +324,8 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
 
 def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boundaries: Sequence[Indices],
                      sigma: float | Sequence[float], radius: int, decode_radius: int, reach: float | None,
-                     within: float | None, shape: str = "gaussian", per_landmark: bool = False) -> dict[str, Tensor]:
+                     within: float | None, shape: str = "gaussian", per_landmark: bool = False,
+                     line_shape: str = "gaussian") -> dict[str, Tensor]:
     """What ``overall_loss`` sums of pictures, (B,) each and without weights: the same numbers, for training.
 
     Vectors are compared in the squares around the landmarks only, and nothing waits for a GPU: NaN gives NaN.
@@ -332,6 +336,7 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
         decode_radius, reach, within: as in ``overall_loss``.
         per_landmark: whether vectors are averaged over each landmark's own square, and those means are summed, as SE in
             Eq. 16 has it; if not, over all squares of a boundary together, as in ``field_divergence``.
+        line_shape: as in ``targets``.
 
     Returns:
         "last", "earlier", "field", "coordinates".
@@ -340,7 +345,7 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
     """
     heat = said.heatmaps[-1]
     true, on_map = targets(points, image_size, [maps.shape[-1] for maps in said.heatmaps], boundaries, sigma, shape,
-                           False)
+                           False, line_shape)
     *earlier, last = _stages(said, true)
     found = decode_field(heat, said.offsets, boundaries, decode_radius, reach if boundaries else None)
     field = torch.zeros_like(last)

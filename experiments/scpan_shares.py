@@ -36,11 +36,11 @@ from facealign_lite.scpan.network import READINGS
 WHAT = "lite SCPAN and what it is made of, sizes as shares of the map, read four ways"
 BUDGETS = {
     # rate and weight of the field by ``pilot``, on training faces that were held back
-    "lite": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "steps": 600, "lr": 6e-3, "pairs_a_step": 4,
-             "amp": "bf16", "crops": "batched"},
+    "lite": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "shift": 0.05, "steps": 400, "lr": 6e-3,
+             "pairs_a_step": 4, "amp": "bf16", "crops": "batched"},
     # the paper: 256 pixels, turns of 60 degrees, 200,000 iterations
-    "gpu": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "steps": 20_000, "lr": 3e-3, "pairs_a_step": 16,
-            "amp": "bf16", "faces": 12_000, "crops": "batched"},
+    "gpu": {"image_size": 128, "turn": 30, "scale": [0.75, 1.0], "shift": 0.05, "steps": 20_000, "lr": 3e-3,
+            "pairs_a_step": 16, "amp": "bf16", "faces": 12_000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 HELD_BACK = 300                 # of the training faces, for the pilot
@@ -159,6 +159,11 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "terms_field_double": one(None, replace(WEIGHTS, coordinates=0, field=WEIGHTS.field * 2)),
         "terms_coordinates_20": one(None, replace(WEIGHTS, coordinates=20)),
         "terms_coordinates_60": one(None, replace(WEIGHTS, coordinates=60)),
+        # the mask made of the heatmaps themselves
+        "mask_maps": one({"mask": "maps"}),
+        # C14, Table VII: shapes of peaks and boundaries
+        **{shape: one(shape=shape, line_shape=shape)
+           for shape in ("ged", "ged_wide", "ged_narrow", "student_t", "student_t_wide")},
         # C11 with more labels
         "few_half_100": one(labels=100, share=0.5),
         "semi_100": one(labels=100, unlabelled=True, calibrate_last=True),

@@ -851,10 +851,10 @@ def test_gradients_of_the_overall_loss():
 def test_pose_attention_is_its_equations():
     torch.manual_seed(0)
     features, head = torch.randn(2, 8, 5, 7), torch.nn.Conv2d(8, 7, 1)
-    for module, given, count in ((PoseAttention(8).eval(), None, 8), (PoseAttention(8, 7).eval(), head, 7)):
-        after, pose, mask = module(features, given)
+    for module, maps_of, count in ((PoseAttention(8).eval(), None, 8), (PoseAttention(8, 7).eval(), head, 7)):
+        after, pose, mask = module(features, maps_of)
         wanted = module.first(features)
-        torch.testing.assert_close(pose, wanted if given is None else head(wanted))
+        torch.testing.assert_close(pose, wanted if maps_of is None else head(wanted))
         torch.testing.assert_close(mask, 1 / (1 + torch.exp(-module.second(pose))))
         torch.testing.assert_close(after, features * (1 + mask))
         assert pose.shape == (2, count, 5, 7) and ((mask > 0) & (mask < 1)).all()

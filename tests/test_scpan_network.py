@@ -126,7 +126,8 @@ def test_the_network_refuses_other_images(shape):
         Scpan(TINY)(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("change, words", [({"mask": "heat"}, "mask"), ({"stages": 0}, "stages"), ({"image_size": 36}, "image_size"),
+@pytest.mark.parametrize("change, words", [({"stages": 0}, "stages"), ({"image_size": 36}, "image_size"),
+                                           ({"mask": "heat"}, "mask"),
                                            ({"stem": (4, 8)}, "stem"), ({"stem": (4, 4, 4)}, "stem"),
                                            ({"reading": "guess"}, "reading"), ({"radius": 0}, "radius"),
                                            ({"sigma": None}, "sigma"), ({"reach": -1.0}, "reach")])

@@ -39,7 +39,10 @@ def test_every_equation_and_part_has_its_row_and_no_other():
 
 
 def test_every_claim_has_its_row_and_no_other():
-    assert [row["id"] for row in CLAIMS] == [f"C{n}" for n in range(1, 25)]
+    """Controls of ours follow the claim that they are about, with a letter behind its number."""
+    ids = [re.fullmatch(r"C(\d+)([a-z]?)", row["id"]).groups() for row in CLAIMS]
+    assert [number for number, letter in ids if not letter] == [str(n) for n in range(1, 25)]
+    assert ids == sorted(set(ids), key=lambda one: (int(one[0]), one[1]))
     assert {row["paper"] for row in CLAIMS} == set(ledgers.PAPERS)
 
 

@@ -36,6 +36,13 @@ BUDGETS = {
             "amp": "bf16", "faces": 12_000, "crops": "batched"},
 }
 SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
+# The paper's own training, for who has its photos and cards: ``--budget paper`` of ``scpan_photos``. Optimiser, batch
+# and precision are ours, it gives none.
+PAPER = {"image_size": 256, "network": "paper", "turn": 60, "scale": [0.5, 1.0], "steps": 200_000, "lr": 2.5e-4,
+         "schedule": "steps", "milestones": [0.05, 0.2, 0.5], "factors": [0.2, 0.5, 0.5],     # at 10, 40, 100 thousand
+         "warmup": 0.0, "optimizer": "adam", "weight_decay": 0.0, "clip": 0.0, "pairs_a_step": 16, "amp": "bf16",
+         "workers": 8}
+SETTINGS = ("schedule", "milestones", "factors", "warmup", "optimizer", "weight_decay", "clip", "workers")
 data = words
 
 FEW = 20                        # faces with labels where most have none
@@ -51,7 +58,9 @@ ONLY = scpan.Weights(last=1, field=0, coordinates=0, earlier=0, calibrated=0)
 
 
 def lite(budget: Mapping[str, Any], **parts: Any) -> scpan.ScpanConfig:
-    """The lite network at a budget's size, but for those ``parts``."""
+    """The lite network at a budget's size, or the paper's where the budget says so, but for those ``parts``."""
+    if budget.get("network") == "paper":
+        return replace(scpan.PAPER, **parts)
     config = scpan.LITE.scaled(budget["image_size"])
     return replace(config, **(RECORDED if config.image_size == BUDGETS["lite"]["image_size"] else {}) | parts)
 
@@ -62,7 +71,7 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
     """One run on pairs of labelled faces, or half and half with unlabelled ones; ``share`` of a step's pairs."""
     torch.manual_seed(seed)
     model = scpan.Scpan(config)
-    halves = [cut(budget, faces, config.image_size, augmentation, 2 * seed + k)
+    halves = [cut(budget, faces, config.image_size, augmentation, 2 * seed + k, config.in_channels == 3)
               for k, faces in enumerate((labelled, unlabelled)) if faces is not None]
     items = pairs_of(budget, share)
     spread = {name: budget[name] for name in ("turn", "scale", "shift") if name in budget}
@@ -74,7 +83,7 @@ def train(budget: Mapping[str, Any], device: str, seed: int, folder: Path, confi
     else:
         pairs = scpan.Pairs(*halves, seed=seed, **spread)
     settings = TrainConfig(budget["steps"], items, budget["lr"], amp=budget["amp"], seed=seed, checkpoint_every=100,
-                           out=folder, device=device)
+                           out=folder, device=device, **{name: budget[name] for name in SETTINGS if name in budget})
     yield from steps(model, pairs, loss, settings, resume=True)
     return model
 

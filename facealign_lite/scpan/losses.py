@@ -29,7 +29,9 @@ from .fields import (
     vectors,
 )
 
-EPSILON = 1e-6    # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
+# added heat of every pixel: without it a zero has no logarithm and an empty map no mass. Of a softmax over 128 x 128
+# pixels this is 1.6 % of the mass, and such a map differs from the same map with a sum of 14 by 0.004 nats
+EPSILON = 1e-6
 
 CACHED = 2**16    # numbers of a map that a processor compares at a time
 

@@ -34,7 +34,7 @@ class ScpanConfig:
     landmarks: int = 68
     image_size: int = 128                          # paper 256; the last maps are half of it, earlier ones a quarter
     in_channels: int = 1                           # paper, it seems, 3
-    channels: int = 64                             # paper, it seems, 256, as in the hourglass that it cites
+    channels: int = 64                             # paper, it seems, 256, as in Newell's hourglass
     stages: int = 4                                # T
     depth: int = 3                                 # halvings inside one hourglass; paper: see the counts in ``Scpan``
     stem: tuple[int, ...] = (16, 32, 64)           # widths of the 7x7 convolution, a residual, [halving], more of them
@@ -125,8 +125,8 @@ class Scpan(nn.Module):
     one SCPA model, HNU       7.96      8.73
     =======================  =====  ========
 
-    The paper gives neither widths nor depth. With 256 channels and four halvings, as in the hourglass that it cites,
-    the first sum is 13.14; five come nearest to all three. One SCPA model more costs (16.99 - 8.73) / 2 = 4.13 as
+    The paper gives neither widths nor depth, and cites the hourglass as Yang, Liu and Zhang (2017) stack it. With 256
+    channels and four halvings, as Newell has them, the first sum is 13.14; five come nearest to all three. One SCPA model more costs (16.99 - 8.73) / 2 = 4.13 as
     reported and 3.87 here: an hourglass of 3.42, two residual units of 0.21 and a head. What is missing at each stage
     is about one more residual unit. The reported "model sizes" of 195, 184 and 100 MB are these counts times 12 bytes:
     weights and both moments of Adam, a checkpoint of the training rather than a model.

@@ -126,10 +126,11 @@ class Scpan(nn.Module):
     =======================  =====  ========
 
     The paper gives neither widths nor depth, and cites the hourglass as Yang, Liu and Zhang (2017) stack it. With 256
-    channels and four halvings, as Newell has them, the first sum is 13.14; five come nearest to all three. One SCPA model more costs (16.99 - 8.73) / 2 = 4.13 as
-    reported and 3.87 here: an hourglass of 3.42, two residual units of 0.21 and a head. What is missing at each stage
-    is about one more residual unit. The reported "model sizes" of 195, 184 and 100 MB are these counts times 12 bytes:
-    weights and both moments of Adam, a checkpoint of the training rather than a model.
+    channels and four halvings, as Newell has them, the first sum is 13.14; five come nearest to all three. One SCPA
+    model more costs (16.99 - 8.73) / 2 = 4.13 as reported and 3.87 here: an hourglass of 3.42, two residual units of
+    0.21 and a head. What is missing at each stage is about one more residual unit. The reported "model sizes" of 195,
+    184 and 100 MB are these counts times 12 bytes: weights and both moments of Adam, a checkpoint of the training
+    rather than a model.
 
     Source: SCPAN Fig. 2, section III-B; Newell et al. 2016 for the hourglass.
     """

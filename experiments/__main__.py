@@ -1,10 +1,12 @@
 """``python -m experiments``: run a paper's arms, or collect records that another machine has made.
 
-    python -m experiments PAPER [ARM ...] [--budget lite|gpu] [--seconds N] [--device auto] [--seeds 0 1] [--out FILE]
+    python -m experiments PAPER [ARM ...] [--budget lite|gpu|paper] [--seconds N] [--device auto] [--seeds 0 1]
+                                [--out FILE]
     python -m experiments collect FILE
 
 What is finished is read, what was stopped goes on. Records go to results/: ``PAPER-ARM-SEED`` at the lite budget,
-``gpu-PAPER-ARM-SEED`` at the other. Several processes can share the work, with the same words or with other arms.
+``gpu-PAPER-ARM-SEED`` at the other. Several processes can share the work, with the same words or with other arms. The
+budget "paper" is a paper's own training, where an experiment has it: days on several cards.
 """
 
 import argparse
@@ -15,8 +17,8 @@ from typing import Any
 
 from facealign_lite import records
 
-PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_photos", "rht", "rht_places",
-          "msm")
+PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_shares", "scpan_photos", "rht",
+          "rht_places", "msm")
 
 
 def prefix(paper: str, budget: str) -> str:
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = argparse.ArgumentParser("python -m experiments", description=__doc__.split("\n")[0])
     words.add_argument("paper", choices=PAPERS)
     words.add_argument("arms", nargs="*", metavar="ARM", help="these only; all if none is named")
-    words.add_argument("--budget", default="lite", choices=("lite", "gpu"))
+    words.add_argument("--budget", default="lite", choices=("lite", "gpu", "paper"))
     words.add_argument("--seconds", type=float, help="stop by then; the next call goes on")
     words.add_argument("--device", default="auto")
     words.add_argument("--seeds", type=int, nargs="+", help="these only; those of the budget if none is named")
@@ -44,12 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     try:
         paper = importlib.import_module(f"experiments.{options.paper}")
-        budget = paper.BUDGETS[options.budget]
+        budget = paper.BUDGETS.get(options.budget) or getattr(paper, "PAPER", None)
+        if budget is None:
+            raise ValueError(f"budget of {options.paper} must be one of {' '.join(paper.BUDGETS)}, got "
+                             f"{options.budget}")
         arms = paper.arms(budget, options.device)
         if unknown := [name for name in options.arms if name not in arms]:
             raise ValueError(f"arm must be one of {' '.join(arms)}, got {' '.join(unknown)}")
         arms = {name: run for name, run in arms.items() if name in options.arms or not options.arms}
-        seeds = paper.SEEDS[options.budget] if options.seeds is None else options.seeds
+        seeds = paper.SEEDS.get(options.budget, [0]) if options.seeds is None else options.seeds
 
         def done(found: Mapping[str, Mapping[str, Any]]) -> None:
             if options.out:                                     # after each arm: what is finished is safe

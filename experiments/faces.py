@@ -37,14 +37,14 @@ def packed(path: Path, faces: Callable[[], Sequence[Any]]) -> PackedFaces:
             return save_packed(path, made, workers=workers, progress=True)
 
 
-def cut(budget: Mapping[str, Any], faces: Sequence[Any], size: int, augment: Augmentation | None, seed: int
-        ) -> Crops | BatchedCrops:
+def cut(budget: Mapping[str, Any], faces: Sequence[Any], size: int, augment: Augmentation | None, seed: int,
+        colour: bool = False) -> Crops | BatchedCrops:
     """Training crops: one at a time, or a whole batch at once on the device where the budget says "crops": "batched".
 
     Both have the same distributions, but other draws; so a budget keeps to one of them.
     """
     kind = {"batched": BatchedCrops, "single": Crops}[budget.get("crops", "single")]
-    return kind(faces, size, augment, seed)
+    return kind(faces, size, augment, seed, colour=colour)
 
 
 def words(budget: Mapping[str, Any], test: str = "the first 600 faces of the benchmark") -> str:

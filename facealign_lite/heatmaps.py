@@ -18,8 +18,8 @@ from facealign_lite.arrays import number, plain
 
 Size = int | tuple[int, int]
 
-GED_SHAPE = 0.1          # SCPAN Table VII: the best of 0.2, 0.1, -0.1; 0 is the Gaussian
-STUDENT_FREEDOM = 3.0    # SCPAN Table VII: 1 or 3
+GED = {"ged": 0.1, "ged_wide": 0.2, "ged_narrow": -0.1}    # d of SCPAN Table VII, its best first; 0 is the Gaussian
+STUDENT = {"student_t": 3.0, "student_t_wide": 1.0}        # df of SCPAN Table VII; infinity is the Gaussian
 REACH = 4                # pixels to each side of the peak that the sub-pixel decoders look at
 SMALLEST = 1e-30         # heat below counts as none where a logarithm is taken
 HOTTEST = 1e6            # heat above is made less before it is squared and summed
@@ -30,14 +30,14 @@ THINNEST, WIDEST = 1e-3, 1e6     # sigma in heatmap pixels, so that r^2 / sigma^
 # heat at distance r from the point, u = r^2 / sigma^2
 SHAPES: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian": lambda u: torch.exp(-u / 2),
-    "ged": lambda u: torch.exp(-u ** (1 / (1 + GED_SHAPE)) / 2),
-    "student_t": lambda u: (1 + u / STUDENT_FREEDOM) ** (-(STUDENT_FREEDOM + 1) / 2),
+    **{name: lambda u, d=d: torch.exp(-u ** (1 / (1 + d)) / 2) for name, d in GED.items()},
+    **{name: lambda u, df=df: (1 + u / df) ** (-(df + 1) / 2) for name, df in STUDENT.items()},
     "parabola": lambda u: (1 - 2 * u).clamp(min=0),
 }
 # u from heat: the way back; a parabola has none where it is 0, see _paraboloid
 INVERSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "ged": lambda h: (-2 * h.log()).clamp(min=0) ** (1 + GED_SHAPE),
-    "student_t": lambda h: STUDENT_FREEDOM * (h ** (-2 / (STUDENT_FREEDOM + 1)) - 1),
+    **{name: lambda h, d=d: (-2 * h.log()).clamp(min=0) ** (1 + d) for name, d in GED.items()},
+    **{name: lambda h, df=df: df * (h ** (-2 / (df + 1)) - 1) for name, df in STUDENT.items()},
 }
 
 
@@ -73,10 +73,10 @@ def encode(points: Tensor, size: Size, sigma: float, shape: str = "gaussian", ch
         points: (..., K, 2) in heatmap pixels, see ``to_heatmap``; may lie outside the map.
         size: of the map, one side or (height, width).
         sigma: width of the peak in heatmap pixels, ``THINNEST`` to ``WIDEST``.
-        shape: "gaussian" exp(-r^2 / 2 sigma^2); "ged" and "student_t", the generalised error and Student-t
-            distributions with the shape parameter 0.1 and 3 degrees of freedom (SCPAN gives names and parameters, no
-            formulas: ours are the radial densities that become the Gaussian at 0 and at infinity); "parabola"
-            max(0, 1 - 2 r^2 / sigma^2).
+        shape: "gaussian" exp(-r^2 / 2 sigma^2); "ged", "ged_wide" and "ged_narrow", the generalised error distribution
+            with the shape parameters 0.1, 0.2 and -0.1; "student_t" and "student_t_wide", Student's t with 3 and 1
+            degrees of freedom (SCPAN gives names and parameters, no formulas: ours are the radial densities that become
+            the Gaussian at 0 and at infinity); "parabola" max(0, 1 - 2 r^2 / sigma^2).
         check: whether to look for NaN, which makes the processor wait for a GPU; if not, NaN gives NaN.
 
     Returns:

@@ -11,11 +11,11 @@ import torch
 from experiments import __main__ as command
 from experiments import acenet as acenet_claims
 from experiments import msm as msm_claims
-from experiments import scpan, tab
+from experiments import scpan, scpan_photos, scpan_shares, tab
 from facealign_lite import records
 from facealign_lite.data import save_packed
 from facealign_lite.synthetic import SyntheticFaces
-from facealign_lite.training import complete
+from facealign_lite.training import complete, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,66 @@ def test_unlabelled_faces_of_semi_scpan_have_no_labels_and_no_face_twice(scpan_b
     assert seen[0][1]["landmarks"].isnan().all()
 
 
+def test_shares_of_the_map_read_a_network_four_ways_and_with_either_half_true(scpan_budget, tmp_path, monkeypatch):
+    faces = scpan.pack(tmp_path, "train", scpan_budget)
+    monkeypatch.setattr(scpan_shares, "pack", lambda folder, name, budget: faces)
+    monkeypatch.setattr(scpan_shares, "CONFIG", scpan_shares.replace(
+        scpan_shares.CONFIG, channels=8, depth=1, stem=(4, 8, 8)))
+    budget = scpan_shares.BUDGETS["lite"] | {"steps": 2, "pairs_a_step": 2, "amp": "off"}
+    found = {name: complete(scpan_shares.arms(budget, "cpu")[name](0, tmp_path / name)) for name in ("shn", "scpan")}
+    for figures in found.values():
+        for way in scpan_shares.READINGS:
+            assert np.mean(figures[f"errors_{way}"]) == pytest.approx(figures[f"nme_{way}"], abs=1e-5)
+        assert figures["nme"] == pytest.approx(figures["nme_votes"]) and figures["subsets"]
+    plain, whole = found["shn"], found["scpan"]
+    assert plain["nme_window"] == plain["nme_votes"] == plain["nme_printed"] and "oracle" not in plain
+    oracle = whole["oracle"]
+    assert oracle["learnt field, learnt heat"] == {way: whole[f"nme_{way}"] for way in ("votes", "printed")}
+    assert oracle["true field, true heat"]["votes"] < 0.02 < oracle["true field, learnt heat"]["votes"]
+    assert oracle["learnt field, true heat"]["printed"] < 0.1
+
+
+def test_oracles_of_perfect_answers_are_perfect(scpan_budget, tmp_path):
+    """A network that says the truth: all arrows are explained, and what is learnt is as good as what is true."""
+    config = scpan.replace(scpan_shares.CONFIG.scaled(64), **scpan_shares.SMALL)
+    faces = scpan.pack(tmp_path, "train", scpan_budget)
+    crops = scpan_shares.Crops(faces, 64)
+    points = torch.stack([crops[i]["landmarks"] for i in range(len(crops))])
+
+    class Perfect(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = config
+
+        def forward(self, images):
+            on_map = scpan_shares.heatmaps.to_heatmap(points, 64, 32)
+            field, _ = scpan.scpan.fields.vectors(on_map, config.boundaries, 32, config.square)
+            return scpan.scpan.Maps([scpan_shares.heatmaps.encode(on_map, 32, config.sigma)], [], field)
+
+    found = scpan_shares.measure(Perfect(), faces)
+    assert found["arrows"] == {"all": 1, "near": 1}
+    assert len({tuple(row.values()) for row in found["oracle"].values()}) == 1
+    assert found["nme_votes"] < found["nme_printed"] < 0.03
+
+
+def test_the_papers_training_is_the_papers():
+    config = scpan.TrainConfig(scpan.PAPER["steps"], lr=scpan.PAPER["lr"],
+                               **{name: scpan.PAPER[name] for name in scpan.SETTINGS})
+    rates = {step: learning_rate(config, step) for step in (0, 9_999, 10_000, 40_000, 100_000, 199_999)}
+    assert [rates[s] / 2.5e-4 for s in rates] == pytest.approx([1, 1, 1 / 5, 1 / 10, 1 / 20, 1 / 20])
+    network = scpan.lite(scpan.PAPER)
+    assert network == scpan.scpan.PAPER and network.stages == 4
+    assert (network.square, network.window, network.reach, network.heatmap_size) == (5, 3, None, 128)
+    assert set(scpan_photos.arms(scpan.PAPER)) >= {"table_shn", "table_bali", "table_scpa", "table_scpan"}
+
+
+def test_a_row_of_table_1_learns_from_labelled_photos(scpan_budget, tmp_path, monkeypatch):
+    faces = [scpan.pack(tmp_path, "train", scpan_budget)[i] for i in range(4)]
+    monkeypatch.setattr(scpan_photos, "photos", lambda folder: (faces[:3], faces[3:]))
+    found = complete(scpan_photos.arms(scpan_budget, "cpu")["table_scpan"](0, tmp_path / "run"))
+    assert len(found["errors"]) == 1 and np.isfinite(found["nme"])
+
+
 @pytest.mark.parametrize("hidden", [0, 0.4])
 def test_msm_hides_what_it_says_and_measures_where_the_faces_are(faces, hidden):
     test, plain = msm_claims.rough(faces, hidden), msm_claims.rough(faces, 0)
@@ -273,6 +333,8 @@ def test_the_command_line_says_in_one_line_what_is_wrong(toy, tmp_path, capsys):
     for words in ([], ["nobody"], ["toy", "--budget", "much"], ["toy", "--seconds", "long"]):
         assert command.main(words) == 2
         assert "usage" in capsys.readouterr().err
+    assert command.main(["toy", "--budget", "paper"]) == 2
+    assert capsys.readouterr().err == "error: budget of toy must be one of lite gpu, got paper\n"
     assert command.main(["toy", "--seconds", "-1"]) == 2
     assert capsys.readouterr().err == "error: seconds must be positive, got -1.0\n"
     toy.data = lambda budget: open("no such photos")

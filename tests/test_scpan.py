@@ -124,6 +124,16 @@ def test_the_two_readings_of_the_confidence():
     assert edge == pytest.approx(math.exp(-1 / sigma), abs=1e-3)
 
 
+@pytest.mark.parametrize("shape", [*heatmaps.GED, *heatmaps.STUDENT])
+def test_boundaries_have_every_shape_that_peaks_have(shape):
+    """Across a straight boundary, up to two sigma, the profile is that of a peak along its row."""
+    sigma, points = 2.0, np.array([[0.0, 10.0], [40.0, 10.0]])
+    across = bali_field(points, [(0, 1)], (21, 41), sigma=sigma, reading=shape).confidence[0, :, 20]
+    peak = heatmaps.encode(np.array([[20.0, 10.0]]), (21, 41), sigma, shape)[0, :, 20]
+    wanted = np.where(np.abs(np.arange(21) - 10) < 2 * sigma, peak, 0)
+    np.testing.assert_allclose(across, wanted, atol=1e-9)
+
+
 def test_every_square_has_its_size_and_lone_or_repeated_landmarks_are_lines():
     field = bali_field(np.array([[12.4, 11.5]]), [(0,)], 24, radius=5)
     assert field.mask.sum() == 11 * 11
@@ -755,6 +765,37 @@ def test_the_overall_loss_is_its_weighted_parts():
     assert (paper["coordinates"] / found["coordinates"]).item() == pytest.approx(40 / 5)
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+def test_vectors_per_landmark_are_means_over_each_ones_square(radius):
+    """Eq. 16 by loops: the square around each landmark, cut from what is said and from what is true; corners twice."""
+    said, points = random_answer(7), torch.from_numpy(EYE_POINTS)[None].expand(2, -1, -1)
+    size, limit, wanted = said.offsets.shape[-1], 1.5 * (radius + 0.5), torch.zeros(2, dtype=torch.float64)
+    on_map = heatmaps.to_heatmap(points, 28, size)
+    true = bali_field(on_map, EYE, size, radius).offsets
+    for c, line in enumerate(EYE):
+        for k in line:
+            x, y = (int(np.floor(v + 0.5)) for v in on_map[0, k].tolist())
+            rows, columns = (slice(max(0, v - radius), min(size, v + radius + 1)) for v in (y, x))
+            for b in range(2):
+                for axis in range(2):
+                    u, t = (f[b, c, axis, rows, columns].numpy() for f in (said.offsets, true))
+                    coins = [jensenshannon([p, 1 - p], [q, 1 - q]) ** 2 for p, q in
+                             zip(*(((1 + v / limit) / 2).clip(1e-6, 1 - 1e-6).ravel() for v in (u, t)))]
+                    wanted[b] += np.mean(coins) + np.clip(np.abs(u) / limit - 1, 0, None).mean()
+    found = supervised_terms(said, points, 28, EYE, 1.5, radius, 3, None, None, per_landmark=True)["field"]
+    torch.testing.assert_close(found, wanted.to(found), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_stage_is_calibrated_where_equation_17_is_meant():
+    pair, _, linear = case()
+    turns = Maps(*([torch.stack(both, 1).flatten(0, 1) for both in zip(*maps)] for maps in zip(*(p[:2] for p in pair))),
+                 pair[0].offsets)
+    stages = self_calibrated_divergence(*pair, linear, EYE_FLIP, LID_FLIP)
+    found = [calibration_terms(turns, linear, EYE_FLIP, LID_FLIP, last=last).mean() for last in (False, True)]
+    torch.testing.assert_close(found[0], sum(stages[:-1]))
+    torch.testing.assert_close(found[1], sum(stages))
+
+
 def test_a_perfect_answer_costs_nothing_but_what_the_scaling_does_to_its_peaks():
     points = torch.from_numpy(EYE_POINTS)[None]
     for linear, calibrated in ((one_map(mirror=True), 0.0), (one_map(scale=0.6), 0.1)):
@@ -809,13 +850,14 @@ def test_gradients_of_the_overall_loss():
 
 def test_pose_attention_is_its_equations():
     torch.manual_seed(0)
-    module = PoseAttention(8, 6).eval()
-    features = torch.randn(2, 8, 5, 7)
-    after, pose, mask = module(features)
-    torch.testing.assert_close(pose, module.first(features))
-    torch.testing.assert_close(mask, 1 / (1 + torch.exp(-module.second(pose))))
-    torch.testing.assert_close(after, features * (1 + mask))
-    assert pose.shape == (2, 6, 5, 7) and ((mask > 0) & (mask < 1)).all()
+    features, head = torch.randn(2, 8, 5, 7), torch.nn.Conv2d(8, 7, 1)
+    for module, maps_of, count in ((PoseAttention(8).eval(), None, 8), (PoseAttention(8, 7).eval(), head, 7)):
+        after, pose, mask = module(features, maps_of)
+        wanted = module.first(features)
+        torch.testing.assert_close(pose, wanted if maps_of is None else head(wanted))
+        torch.testing.assert_close(mask, 1 / (1 + torch.exp(-module.second(pose))))
+        torch.testing.assert_close(after, features * (1 + mask))
+        assert pose.shape == (2, count, 5, 7) and ((mask > 0) & (mask < 1)).all()
     assert nets.parameter_count(PoseAttention(8)) == 2 * nets.parameter_count(nets.Residual(8, 8))
 
 

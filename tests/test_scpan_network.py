@@ -88,6 +88,28 @@ def test_the_attended_features_are_what_the_next_stage_sees():
         q = model.hourglasses[0](model.to_4(model.to_2(images)))
         mask = model.between[0].second(model.between[0].first(q)).sigmoid()
     torch.testing.assert_close(seen[0], mask * q + q)                           # Eq. 10
+    with torch.no_grad():
+        [said] = model.masks(images)
+    torch.testing.assert_close(said, mask)
+
+
+def test_a_mask_of_the_maps_sees_the_image_through_them_alone():
+    """Change a head, and the mask changes; with the mask of the features behind them it does not."""
+    images = torch.randn(1, 1, 32, 32)
+    for made_of in ("features", "maps"):
+        torch.manual_seed(0)
+        model = Scpan(replace(TINY, mask=made_of)).eval()
+        with torch.no_grad():
+            [before] = model.masks(images)
+            said, count = model(images), model.between[0].second.branch[0].num_features
+            model.heads[0][2].weight += 1
+            [after] = model.masks(images)
+        assert count == {"features": 8, "maps": 68 + 13}[made_of] and before.shape == (1, 8, 8, 8)
+        assert torch.equal(before, after) == (made_of == "features")
+        assert said.heatmaps[0].shape == (1, 68, 8, 8) and ((before > 0) & (before < 1)).all()
+        batch = batch_of(Pairs(Crops(samples(), 32)), 2)
+        sum(scpan_loss(model.config, labelled_count=2)(model.train()(batch["image"]), batch).values()).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_pairs_go_through_side_by_side():
@@ -105,6 +127,7 @@ def test_the_network_refuses_other_images(shape):
 
 
 @pytest.mark.parametrize("change, words", [({"stages": 0}, "stages"), ({"image_size": 36}, "image_size"),
+                                           ({"mask": "heat"}, "mask"),
                                            ({"stem": (4, 8)}, "stem"), ({"stem": (4, 4, 4)}, "stem"),
                                            ({"reading": "guess"}, "reading"), ({"radius": 0}, "radius"),
                                            ({"sigma": None}, "sigma"), ({"reach": -1.0}, "reach")])

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from facealign_lite import contours, markups
-from facealign_lite.heatmaps import Size
+from facealign_lite.heatmaps import GED, SHAPES, STUDENT, Size
 from facealign_lite.nets import constant
 
 Indices = tuple[int, ...]
@@ -23,10 +23,11 @@ RADIUS = 5         # R: squares of 11 x 11 carry vectors in training
 DECODE_RADIUS = 3  # r: the window of 7 x 7 that is read at test time
 SIGMA = 1.5        # the paper gives none
 
-# confidence at distance d from the boundary
+# confidence at distance d from the boundary: of Eq. 3, and of Table VII
 READINGS = {
     "gaussian": lambda d, sigma: torch.exp(-d.square() / (2 * sigma**2)),
     "printed": lambda d, sigma: torch.exp(-d / (2 * sigma**2)),
+    **{name: lambda d, sigma, heat=SHAPES[name]: heat(d.square() / sigma**2) for name in (*GED, *STUDENT)},
 }
 
 
@@ -104,7 +105,8 @@ def bali_field(points: ArrayLike | Tensor, boundaries: Sequence[Indices], size: 
         sigma: width of the boundary in map pixels, > 0.
         reading: of Eq. 3. "gaussian", exp(-d^2 / 2 sigma^2), the default, is what the sentence around the equation
             says; "printed", exp(-d / 2 sigma^2), has a cusp on the boundary and, for sigma above 1 / 2, a higher step
-            where it is cut off, at d = 2 sigma: exp(-1 / sigma) against exp(-2).
+            where it is cut off, at d = 2 sigma: exp(-1 / sigma) against exp(-2). The other shapes are those of
+            ``heatmaps.encode``, cut off there too.
         background: the small constant beyond 2 sigma; the paper gives no value.
 
     Raises:
@@ -214,18 +216,19 @@ def decode_field(heatmaps: Tensor, offsets: Tensor, boundaries: Sequence[Indices
     return window.vote(vectors, reach)
 
 
-def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices], radius: int = RADIUS
-                   ) -> tuple[Tensor, Tensor, Tensor]:
+def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices], radius: int = RADIUS,
+                   once: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """What a field says, and should say, in the squares around the landmarks: ``vectors`` without the rest of the map.
 
     Args:
         offsets: (B, C, 2, H, W).
         points: landmarks (B, K, 2) in map pixels; not looked at for NaN.
         boundaries, radius: as in ``bali_field``.
+        once: whether a pixel of several squares counts in the first only, or in each of them.
 
     Returns:
-        said and true (B, C, 2, N), N = M (2R + 1)^2 pixels for boundaries of up to M landmarks, and which of them count
-        (B, C, N): each pixel of the mask once.
+        said and true (B, C, 2, N), N = M (2R + 1)^2 pixels for boundaries of up to M landmarks, square after square,
+        and which of them count (B, C, N): those on the map.
 
     Source: SCPAN Eq. 2.
     """
@@ -239,13 +242,14 @@ def square_offsets(offsets: Tensor, points: Tensor, boundaries: Sequence[Indices
     apart = (own[:, :, None, ..., None] - grid[:, :, :, None]).square()
     nearest = (apart[..., 0, None, :] + apart[..., 1, :, None]).flatten(-2).min(3).indices.flatten(2)   # (B, C, N)
     first = torch.arange(longest, device=points.device)
-    covers = (middle[:, :, None, ..., None] - grid[:, :, :, None]).abs() <= radius
-    covers = covers & (first < first[:, None])[..., None, None]                         # by a landmark before
-    twice = (covers[..., 0, None, :] & covers[..., 1, :, None]).any(3).flatten(2)
     x = grid[..., 0, None, :].expand(*grid.shape[:3], len(step), -1).flatten(2)
     y = grid[..., 1, :, None].expand(*grid.shape[:3], -1, len(step)).flatten(2)
     true = torch.stack([own[..., 0].gather(2, nearest) - x, own[..., 1].gather(2, nearest) - y], 2)
-    counts = (x >= 0) & (x < width) & (y >= 0) & (y < height) & ~twice
+    counts = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    if once:
+        covers = (middle[:, :, None, ..., None] - grid[:, :, :, None]).abs() <= radius
+        covers = covers & (first < first[:, None])[..., None, None]                     # by a landmark before
+        counts = counts & ~(covers[..., 0, None, :] & covers[..., 1, :, None]).any(3).flatten(2)
     index = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).nan_to_num().long()
     said = offsets.flatten(-2).gather(-1, index[:, :, None].expand(-1, -1, 2, -1))
     return said, true, counts

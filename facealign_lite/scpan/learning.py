@@ -105,7 +105,8 @@ class Twins:
 
 
 def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: float = 1.0, shape: str = "gaussian",
-               labelled_count: int | None = None, **lengths: Any) -> Callable:
+               labelled_count: int | None = None, per_landmark: bool = False, calibrate_last: bool = False,
+               line_shape: str = "gaussian", **lengths: Any) -> Callable:
     """The loss of SCPAN on batches of ``Pairs``: the supervised objective of the labelled ones, and the self-calibrated
     one of the others.
 
@@ -115,8 +116,11 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: floa
         weights: as in ``overall_loss``.
         unlabelled: weight of the self-calibrated loss of unlabelled pairs; the paper prints none.
         shape: of the landmarks' heat, see ``heatmaps.encode``.
+        line_shape: of the boundaries', see ``bali_field``.
         labelled_count: so many pairs of a batch, the first ones, have labels, the others none: halves of a fixed size.
             None: those have that the batch names in ``labelled``, in any order and number.
+        per_landmark: as in ``supervised_terms``; the weight of the field is then of some five times as large a sum.
+        calibrate_last: as ``last`` in ``calibration_terms``.
         lengths: fields of the configuration that shall be others in the loss; ``reach`` and ``within`` None for the
             paper's.
 
@@ -135,7 +139,8 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: floa
     if labelled_count is not None and labelled_count < 0:
         raise ValueError(f"labelled_count must not be negative, got {labelled_count}")
     how = {"sigma": config.sigmas, "radius": config.square, "decode_radius": config.window, "within": config.within,
-           "reach": None if config.reading == "printed" else config.reach, "shape": shape}
+           "reach": None if config.reading == "printed" else config.reach, "shape": shape,
+           "per_landmark": per_landmark, "line_shape": line_shape}
 
     def loss(said: Maps, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         points, size, linear = batch["landmarks"], tuple(batch["image"].shape[-2:]), batch["linear"]
@@ -152,7 +157,7 @@ def scpan_loss(config: ScpanConfig, weights: Weights = WEIGHTS, unlabelled: floa
                      for name, term in terms.items()}
         others = unlabelled and (labelled_count is None or known < count)
         if weights.calibrated or others:
-            rows = calibration_terms(said, linear, _flip(points), boundary_flip, config.sigmas)
+            rows = calibration_terms(said, linear, _flip(points), boundary_flip, config.sigmas, calibrate_last)
         if known:
             parts["calibrated"] = weights.calibrated * _mean(rows[:known], labelled) if weights.calibrated else \
                 torch.zeros_like(parts["last"])

@@ -29,7 +29,9 @@ from .fields import (
     vectors,
 )
 
-EPSILON = 1e-6    # added heat of every pixel: without it a zero has no logarithm and an empty map no mass
+# added heat of every pixel: without it a zero has no logarithm and an empty map no mass. Of a softmax over 128 x 128
+# pixels this is 1.6 % of the mass, and such a map differs from the same map with a sum of 14 by 0.004 nats
+EPSILON = 1e-6
 
 CACHED = 2**16    # numbers of a map that a processor compares at a time
 
@@ -86,10 +88,12 @@ def truth(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bound
 
 
 def targets(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], boundaries: Sequence[Indices],
-            sigma: float | Sequence[float] = SIGMA, shape: str = "gaussian", check: bool = True) -> tuple[Maps, Tensor]:
+            sigma: float | Sequence[float] = SIGMA, shape: str = "gaussian", check: bool = True,
+            line_shape: str = "gaussian") -> tuple[Maps, Tensor]:
     """The maps of ``truth`` without vectors, and the landmarks (B, K, 2) in last map pixels.
 
     Args:
+        line_shape: of the boundaries' confidence, the ``reading`` of ``bali_field``.
         check: whether to look for NaN, which makes the processor wait for a GPU.
     """
     dense = max(2, max(sizes) // 2)           # points of a curve: about one for every second pixel of the last map
@@ -100,7 +104,8 @@ def targets(points: Tensor, image_size: heatmaps.Size, sizes: Sequence[int], bou
         on_map = heatmaps.to_heatmap(points, image_size, size)
         heat[stage] = _peaks(on_map, size, width) if shape == "gaussian" and not check else heatmaps.encode(
             on_map, size, width, shape, check)
-        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width, check=check)
+        confidence[stage] = line_confidence(heatmaps.to_heatmap(lines, image_size, size), size, width, line_shape,
+                                            check=check)
     maps = Maps([heat[stage] for stage in stages], [confidence[stage] for stage in stages], points.new_zeros(0))
     return maps, heatmaps.to_heatmap(points, image_size, sizes[-1])
 
@@ -321,7 +326,8 @@ def overall_loss(pair: Sequence[Maps], truths: Sequence[Truth], boundaries: Sequ
 
 def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boundaries: Sequence[Indices],
                      sigma: float | Sequence[float], radius: int, decode_radius: int, reach: float | None,
-                     within: float | None, shape: str = "gaussian") -> dict[str, Tensor]:
+                     within: float | None, shape: str = "gaussian", per_landmark: bool = False,
+                     line_shape: str = "gaussian") -> dict[str, Tensor]:
     """What ``overall_loss`` sums of pictures, (B,) each and without weights: the same numbers, for training.
 
     Vectors are compared in the squares around the landmarks only, and nothing waits for a GPU: NaN gives NaN.
@@ -330,6 +336,9 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
         points: landmarks (B, K, 2) in image pixels.
         boundaries, sigma, radius, shape: as in ``truth``.
         decode_radius, reach, within: as in ``overall_loss``.
+        per_landmark: whether vectors are averaged over each landmark's own square, and those means are summed, as SE in
+            Eq. 16 has it; if not, over all squares of a boundary together, as in ``field_divergence``.
+        line_shape: as in ``targets``.
 
     Returns:
         "last", "earlier", "field", "coordinates".
@@ -338,25 +347,33 @@ def supervised_terms(said: Maps, points: Tensor, image_size: heatmaps.Size, boun
     """
     heat = said.heatmaps[-1]
     true, on_map = targets(points, image_size, [maps.shape[-1] for maps in said.heatmaps], boundaries, sigma, shape,
-                           False)
+                           False, line_shape)
     *earlier, last = _stages(said, true)
     found = decode_field(heat, said.offsets, boundaries, decode_radius, reach if boundaries else None)
     field = torch.zeros_like(last)
     for length in sorted(set(map(len, boundaries))):   # boundaries of one length at a time, so that nothing is padded
         which = [c for c, line in enumerate(boundaries) if len(line) == length]
-        some = reorder(said.offsets, which)
-        field = field + _coins(*square_offsets(some, on_map, [boundaries[c] for c in which], radius), radius)
+        squares = square_offsets(reorder(said.offsets, which), on_map, [boundaries[c] for c in which], radius,
+                                 not per_landmark)
+        if per_landmark:                                # a row for each square: (B, C, 2, M P) -> (B, C M, 2, P)
+            *both, counts = (part.unflatten(-1, (length, -1)) for part in squares)
+            squares = (*(part.transpose(2, 3).flatten(1, 2) for part in both), counts.flatten(1, 2))
+        field = field + _coins(*squares, radius)
     return {"last": last, "earlier": sum(earlier, torch.zeros_like(last)), "field": field,
             "coordinates": _coordinates(found, on_map, tuple(heat.shape[-2:]), within)}
 
 
 def calibration_terms(said: Maps, linear: Tensor, flip: Sequence[int], boundary_flip: Sequence[int],
-                      sigma: float | Sequence[float] | None = None) -> Tensor:
-    """The self-calibrated divergence before the last stage of each of B pairs, (B,): pictures and twins in turn.
+                      sigma: float | Sequence[float] | None = None, last: bool = False) -> Tensor:
+    """The self-calibrated divergence of each of B pairs, (B,): pictures and twins in turn.
 
-    Source: SCPAN Eq. 17, as summed in Eq. 19 and 20.
+    Args:
+        last: whether the last stage is calibrated too, as in Eq. 17, or all before it, as Eq. 19 and 20 sum.
+
+    Source: SCPAN Eq. 17, 19 and 20.
     """
-    stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))[:-1]
+    stages = list(zip(said.heatmaps, said.confidences, _each(sigma, len(said.heatmaps)), strict=True))
+    stages = stages if last else stages[:-1]
     rows = [_calibrated(*maps.unflatten(0, (len(linear), 2)).unbind(1), linear, order, divergence, width)
             for heat, confidence, width in stages for maps, order in ((heat, flip), (confidence, boundary_flip))]
     return sum(rows, linear.new_zeros(len(linear)))

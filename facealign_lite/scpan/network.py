@@ -15,6 +15,7 @@ from .fields import boundaries_of, decode_bali, landmark_offsets
 from .losses import Maps
 
 READINGS = ("votes", "window", "soft_argmax", "printed")
+MASKS = ("features", "maps")
 SIZES = ("radius", "decode_radius", "reach", "within", "sigma", "sigma_earlier")   # in pixels of a map
 
 
@@ -33,12 +34,14 @@ class ScpanConfig:
     landmarks: int = 68
     image_size: int = 128                          # paper 256; the last maps are half of it, earlier ones a quarter
     in_channels: int = 1                           # paper, it seems, 3
-    channels: int = 64                             # paper, it seems, 256, as in the hourglass that it cites
+    channels: int = 64                             # paper, it seems, 256, as in Newell's hourglass
     stages: int = 4                                # T
     depth: int = 3                                 # halvings inside one hourglass; paper: see the counts in ``Scpan``
     stem: tuple[int, ...] = (16, 32, 64)           # widths of the 7x7 convolution, a residual, [halving], more of them
     bali: bool = True                              # boundaries and vectors beside the landmarks' heatmaps
     attention: bool = True                         # between stages
+    mask: str = "features"                         # what it is made of, those behind the maps (Eq. 9) or the "maps"
+                                                   # themselves ("using the newly generated heatmaps as attention")
     reading: str = "votes"                         # those within ``reach``; "window": the same window without arrows;
                                                    # "soft_argmax" of the same maps; "printed": Eq. 5, all votes
     radius: float = 5                              # R: squares of 11 x 11 carry arrows in training
@@ -60,6 +63,8 @@ class ScpanConfig:
             raise ValueError(f"stem must have at least 3 widths and end at channels={self.channels}, got {self.stem}")
         if self.reading not in READINGS:
             raise ValueError(f"reading must be one of {READINGS}, got {self.reading!r}")
+        if self.mask not in MASKS:
+            raise ValueError(f"mask must be one of {MASKS}, got {self.mask!r}")
         for name in SIZES:
             length = getattr(self, name)
             if not (length is None and name in ("reach", "within", "sigma_earlier") or length and length > 0):
@@ -120,11 +125,12 @@ class Scpan(nn.Module):
     one SCPA model, HNU       7.96      8.73
     =======================  =====  ========
 
-    The paper gives neither widths nor depth. With 256 channels and four halvings, as in the hourglass that it cites,
-    the first sum is 13.14; five come nearest to all three. One SCPA model more costs (16.99 - 8.73) / 2 = 4.13 as
-    reported and 3.87 here: an hourglass of 3.42, two residual units of 0.21 and a head. What is missing at each stage
-    is about one more residual unit. The reported "model sizes" of 195, 184 and 100 MB are these counts times 12 bytes:
-    weights and both moments of Adam, a checkpoint of the training rather than a model.
+    The paper gives neither widths nor depth, and cites the hourglass as Yang, Liu and Zhang (2017) stack it. With 256
+    channels and four halvings, as Newell has them, the first sum is 13.14; five come nearest to all three. One SCPA
+    model more costs (16.99 - 8.73) / 2 = 4.13 as reported and 3.87 here: an hourglass of 3.42, two residual units of
+    0.21 and a head. What is missing at each stage is about one more residual unit. The reported "model sizes" of 195,
+    184 and 100 MB are these counts times 12 bytes: weights and both moments of Adam, a checkpoint of the training
+    rather than a model.
 
     Source: SCPAN Fig. 2, section III-B; Newell et al. 2016 for the hourglass.
     """
@@ -141,7 +147,9 @@ class Scpan(nn.Module):
         self.to_4 = nn.Sequential(nn.MaxPool2d(2), *(Residual(a, b) for a, b in zip([fine, *after], after)))
         self.hourglasses = nn.ModuleList(Hourglass(config.depth, width) for _ in range(config.stages))
         earlier = range(config.stages - 1)
-        self.between = nn.ModuleList((PoseAttention if config.attention else Features)(width) for _ in earlier)
+        seen = maps if config.mask == "maps" else None
+        self.between = nn.ModuleList(PoseAttention(width, seen) if config.attention else Features(width)
+                                     for _ in earlier)
         self.heads = nn.ModuleList(_head(width, maps) for _ in earlier)
         self.back = nn.ModuleList(nn.Conv2d(maps, width, 1) for _ in earlier if not config.attention)
         self.last = Residual(width, width)
@@ -168,19 +176,31 @@ class Scpan(nn.Module):
                              f"{multiple}, got shape {tuple(images.shape)}")
         if images.ndim == 5:
             images = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self._maps(self._stages(images)[0])
+
+    def masks(self, images: Tensor) -> list[Tensor]:
+        """The attention mask of each SCPA model, in (0, 1): images (B, in_channels, S, S) -> (B, channels, S/4, S/4).
+
+        Source: SCPAN Eq. 9.
+        """
+        return self._stages(images)[1]
+
+    def _stages(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits of all stages, the last ones with vectors, and masks."""
         half = self.to_2(images)                                                # (B, ., S/2, S/2)
-        x, said = self.to_4(half), []
+        x, said, masks = self.to_4(half), [], []
         for i, (hourglass, between, head) in enumerate(zip(self.hourglasses, self.between, self.heads)):
             if self.config.attention:
-                x, pose, _ = between(hourglass(x))                              # Eq. 10
-                said.append(head(pose))
+                x, pose, mask = between(hourglass(x), head if self.config.mask == "maps" else None)     # Eq. 10
+                said.append(pose if self.config.mask == "maps" else head(pose))
+                masks.append(mask)
             else:
                 features, seen = between(hourglass(x))
                 said.append(head(features))
                 x = x + seen + self.back[i](said[-1])
         x = self.last(self.hourglasses[-1](x))
         said.append(self.out(half + F.interpolate(self.up(x), scale_factor=2)))
-        return self._maps(said)
+        return said, masks
 
     def read(self, outputs: Maps, mirrored: bool = False) -> Reading:
         """Landmarks in crop pixels, and how much of each one's heat lies at its peak; see ``nets.reading``.

@@ -9,6 +9,8 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from facealign_lite.data.files import write_atomic
+from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import BUDGETS
 
 from . import assets, ledgers
@@ -16,6 +18,7 @@ from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_ove
 
 INDEX = ROOT / "_build" / "html" / "index.html"
 MARK = ROOT / "_build" / "html.sha256"  # what the HTML was built from
+LOCK = ROOT / "_build" / "lock"  # whoever builds
 
 
 def book_fingerprint() -> str:
@@ -51,6 +54,16 @@ def main() -> int:
     if BUDGET not in BUDGETS:
         print(f"BUDGET must be one of {' '.join(BUDGETS)}, got {BUDGET}", file=sys.stderr)
         return 2
+    try:
+        with hold(LOCK):
+            return build()
+    except Held as error:
+        print(f"The book is being built already: {error}", file=sys.stderr)
+        return 2
+
+
+def build() -> int:
+    """Exit code: 0, or 1 or that of Sphinx where the book cannot be built."""
     with ThreadPoolExecutor(1) as aside:
         fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
         failures = run_stale()
@@ -77,7 +90,7 @@ def main() -> int:
         if done.returncode:
             print("The book is not built: mend the warnings above.", file=sys.stderr)
             return done.returncode
-        MARK.write_text(before)
+        write_atomic(MARK, before.encode())
     print(f"Open the book: {INDEX.as_uri()}")
     return 0
 

@@ -208,6 +208,8 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 
 
 def _readable(model: str | os.PathLike | nn.Module, device: str | torch.device) -> nn.Module:
+    if not isinstance(model, (str, os.PathLike, nn.Module)):
+        raise ValueError(f"model must be a name, a weights file or a network, got {type(model).__name__}")
     network = model if isinstance(model, nn.Module) else _network(model, str(device))
     check_readable(network, lends=True)
     return network

@@ -26,7 +26,7 @@ from facealign_lite import export as graphs
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
 from facealign_lite.msm import Msm, MsmConfig
-from facealign_lite.nets import HourglassConfig, StackedHourglass
+from facealign_lite.nets import HourglassConfig, StackedHourglass, pick_device
 from facealign_lite.rht import Rht, RhtConfig
 from facealign_lite.scpan import Scpan, ScpanConfig
 from facealign_lite.tab import TAB, TabConfig
@@ -155,26 +155,6 @@ def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
     model = _build(metadata, path, len(tensors))
     model.load_state_dict(tensors)
     return model.eval(), _json(metadata.get("record", "{}"), "record", path)
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; for "auto" CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        ValueError: if the name is unknown to PyTorch or no such device is there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else
-                            "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-        if found.type == "meta":
-            raise TypeError("it holds no numbers")
-    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', 'mps', ... and be present, "
-                         f"got {device!r} ({' '.join(str(error).splitlines()[:1])})") from None
-    return found
 
 
 def _shipped(name: str) -> Path:

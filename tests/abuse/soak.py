@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from facealign_lite.data.locks import Held, hold
+
 from . import doors, faults, fuzz, load, pages, parts
 
 MANY = 10_000             # wrong calls of a door, or less of one that takes long
@@ -87,8 +89,13 @@ def main(arguments: list[str]) -> int:
             print(f"{campaign}: {name}", flush=True)
             if len(arguments) == 2:                     # asked for alone: here
                 parts.keep("long", campaign, name, every[name])
-            elif alone(campaign, name, every[name]):
-                failed.append(f"{campaign}: {name}")
+                continue
+            try:
+                with hold(parts.kept("long", campaign, name).with_suffix(".lock")):
+                    if alone(campaign, name, every[name]):
+                        failed.append(f"{campaign}: {name}")
+            except Held as error:                       # several processes share the work
+                print(error, flush=True)
         if (path := parts.record(campaign, every, *ABOUT[campaign])) is not None:
             print(f"wrote {path}", flush=True)
     print(*failed, sep="\n", end="", file=sys.stderr)

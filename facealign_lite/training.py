@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -35,6 +34,7 @@ from tqdm.auto import tqdm
 
 from facealign_lite.data.files import write_atomic
 from facealign_lite.data.locks import hold
+from facealign_lite.data.tensors import read_tensors
 from facealign_lite.data.workers import MOST_WORKERS, deaths_named
 from facealign_lite.nets import pick_device
 
@@ -554,8 +554,14 @@ class _Run:
                 "data": f"{type(self.data).__name__} of {len(self.data)} ({_sample_digest(self.data, self.device)})"}
 
     def save(self, done: int) -> None:
-        """One file holds all, so that it is replaced as a whole."""
+        """One file holds all, so that it is replaced as a whole. What is not finite is neither saved nor returned."""
         self.check(done)
+        held = {**self.model.state_dict(), **{f"average.{name}": value for name, value in self.average.items()},
+                **{f"{key} of {name}": value for name, parameter in self.model.named_parameters()
+                   for key, value in self.optimizer.state.get(parameter, {}).items()}}
+        if bad := [name for name, value in held.items() if not torch.isfinite(value).all()]:
+            raise ValueError(f"weights must be finite, got NaN or infinity in {len(bad)} tensors before step {done}, "
+                             f"first {bad[0]!r}")
         if self.config.out is not None and self.rank == 0:
             tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
@@ -564,10 +570,6 @@ class _Run:
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-            if bad:
-                raise ValueError(f"weights must be finite, got NaN or infinity in {len(bad)} tensors before step "
-                                 f"{done}, first {bad[0]!r}")
             state = {"step": done, "identity": self.identity(), "history": self.history, "count": self.count}
             payload = safetensors.torch.save(tensors, {"state": json.dumps(signed(state, tensors))})
             path = Path(self.config.out) / CHECKPOINT
@@ -666,12 +668,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         ValueError: if the file is not one of ours or is damaged.
         OSError: if it cannot be read.
     """
-    Path(path).stat()
+    tensors, said = read_tensors(path)
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (safetensors.SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        state = json.loads(said["state"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a training checkpoint: {error}") from error
     kinds = {"step": int, "identity": dict, "history": list, "count": int, "digest": str}
     state = state if isinstance(state, dict) else {}

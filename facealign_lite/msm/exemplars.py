@@ -109,7 +109,7 @@ def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, in
     if scores.ndim < 1 or scores.shape[-1] != chosen.count:
         raise ValueError(f"scores must be (..., {chosen.count}) in markup {markup!r}, got shape {scores.shape}")
     if not (scores >= 0).all():
-        raise ValueError("scores must not be negative")
+        raise ValueError("scores must be finite and not negative")
     threshold = np.full(chosen.count, inner)
     threshold[list(chosen.groups["jaw"])] = outline
     best = scores.max(-1, keepdims=True)

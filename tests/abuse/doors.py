@@ -53,7 +53,7 @@ from facealign_lite.align import Alignment, align, align_all, align_many
 from facealign_lite.data import files
 from facealign_lite.msm import ShapeDictionary, exemplars
 from facealign_lite.nets import HourglassConfig, Reading, StackedHourglass
-from facealign_lite.synthetic import SyntheticFaces
+from facealign_lite.synthetic import Style, SyntheticFaces
 
 from .hostile import OneOf, damaged, has_no_number, spoiled, spoiled_json
 
@@ -171,6 +171,8 @@ ARRAYS: dict[str, Door] = {
     "box_of": arguments(data.box_of, (FACE,)), "check_box": arguments(data.check_box, (BOX,)),
     "Sample": arguments(sample, (IMAGE, FACE, np.ones(68), BOX, "68", {}, ANCHORS, LINES)),
     "SyntheticFaces": arguments(lambda *a: len(SyntheticFaces(*a)), (3, 64, 1)),
+    "Style": arguments(lambda *a: vars(Style(*a)), tuple(getattr(Style(), each.name) for each in fields(Style)),
+                       most=3),
     "same_file": arguments(files.same_file, ("a", "b")),
     "show": arguments(drawn(plots.show), (IMAGE, FACE, LINES, np.ones(68), BOX)),
     "contours": arguments(drawn(plots.contours), (IMAGE, LINES, ANCHORS)),

@@ -212,3 +212,16 @@ def test_texture_lookup_is_bilinear_and_wraps():
 
 def test_plane_looks_down_the_axis():
     np.testing.assert_allclose(plane(np.array([[2.0, 1.0, -4.0]])), [[0.5, -0.25]])
+
+
+@pytest.mark.parametrize("kind", [{"target_strength": np.nan}, {"glasses": 1.5}, {"yaw": -1}, {"yaw": "60"},
+                                  {"local_targets": 2.5}, {"pitch": np.inf}, {"roll": True}])
+def test_styles_that_cannot_be(kind):
+    with pytest.raises(ValueError, match=next(iter(kind))):
+        Style(**kind)
+
+
+def test_there_is_no_face_between_two():
+    with pytest.raises(TypeError):
+        SyntheticFaces(3, 64)[1.7]
+    assert (SyntheticFaces(3, 64)[np.int64(1)].image == SyntheticFaces(3, 64)[1].image).all()

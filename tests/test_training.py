@@ -437,6 +437,16 @@ def test_a_lost_loss_or_gradient_stops_the_run_and_spares_the_checkpoint(tmp_pat
     assert state["step"] == 3 and all(torch.isfinite(value).all() for value in tensors.values())
 
 
+@pytest.mark.parametrize("out", [True, False])
+def test_statistics_that_are_lost_stop_the_run_though_the_loss_is_well(tmp_path, out):
+    """One picture of 1e20 has no finite variance in single precision."""
+    data = [{"image": torch.full((1, 8, 8), 1e20 if i == 1 else 0.1 * i), "slope": torch.tensor(0.1)} for i in range(4)]
+    config = replace(CONFIG, steps=1, out=tmp_path if out else None)
+    with pytest.raises(ValueError, match="weights must be finite.*running_var"):
+        train(config, data=data, loss=lambda outputs, batch: torch.tanh(outputs).mean())
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_a_fresh_run_never_replaces_an_old_one(tmp_path):
     config = replace(CONFIG, steps=3, out=tmp_path)
     train(config)

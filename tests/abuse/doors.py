@@ -662,10 +662,11 @@ WRITERS: dict[str, Door] = {"write_record": _write_record, "save_packed": _save_
 
 DOORS: dict[str, Door] = {**ARRAYS, **SHAPED, **FRONT, **TRAINING, **FILES, **WRITERS}
 # What takes long is tried less often, by this share: drawing, networks, files of many parts
-COSTLY = {"show": 5, "contours": 5, "sheet": 5, "heatmap": 5, "part_errors": 5, "align": 5, "align: picture": 5,
-          "align: picture alone": 20, "align: reference": 20, "align_all": 20, "align_many": 10, "track": 10,
-          "find_all": 20, "evaluate": 5, "fit": 5, "save_packed": 10, "zoo_save": 5, "command line": 5,
-          "checkpoint": 5, "checkpoint by a malicious hand": 5, "weights by a malicious hand": 10}
+COSTLY = {"zoo_load": 20, "show": 5, "contours": 5, "sheet": 5, "heatmap": 5, "part_errors": 5, "align": 5,
+          "align: picture": 5, "align: picture alone": 20, "align: reference": 20, "align_all": 20,
+          "align_many": 10, "track": 10, "find_all": 20, "evaluate": 5, "fit": 5, "save_packed": 10, "zoo_save": 5,
+          "command line": 5, "checkpoint": 5, "checkpoint by a malicious hand": 5,
+          "weights by a malicious hand": 10}
 
 
 @contextlib.contextmanager

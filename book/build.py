@@ -1,9 +1,10 @@
-"""``make book``: run the notebooks whose runs no longer fit, write the ledger pages, build the HTML.
+"""``make book``: run the notebooks whose runs no longer fit, write the pages that are computed, build the HTML.
 
 With nothing changed since the last build, it only says where the book is. ``make book BUDGET=gpu`` runs the chapters'
 trainings at the size of a graphics card.
 """
 
+import hashlib
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from facealign_lite.data.files import write_atomic
 from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import BUDGETS
 
-from . import assets, ledgers
+from . import assets, ledgers, tested
 from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
 
 INDEX = ROOT / "_build" / "html" / "index.html"
@@ -24,8 +25,10 @@ LOCK = ROOT / "_build" / "lock"  # whoever builds
 def book_fingerprint() -> str:
     """Hash of all the HTML depends on."""
     sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json"]
-    files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in ledgers.PAGES]
-    return "\n".join([digest(files), *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
+    written = (*ledgers.PAGES, tested.PAGE)
+    files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in written]
+    counted = hashlib.sha256(tested.page().encode()).hexdigest()           # from tests, records and what is installed
+    return "\n".join([digest(files), counted, *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
 
 
 def is_built() -> bool:
@@ -84,6 +87,7 @@ def build() -> int:
         before = book_fingerprint()
         hand_over()
         ledgers.write()
+        tested.write()
         jupyter_book = Path(sys.executable).with_name("jupyter-book")
         command = [jupyter_book, "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
         done = subprocess.run(command, check=False)

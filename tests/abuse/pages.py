@@ -30,11 +30,33 @@ parts:
   - caption: Notebooks
     chapters: [{file: notebooks/00_one}, {file: notebooks/01_two}]
   - caption: Ledgers
-    chapters: [{file: book/ledger_toy}]
+    chapters: [{file: book/ledger_toy}, {file: book/how_tested}]
 """
 CELLS = ("import numpy as np\nfrom facealign_lite import heatmaps",
          "points = np.random.default_rng(%d).uniform(0, 20, (3, 2))\nprint(heatmaps.encode(points, 24, 1.5).sum())",
          "points")
+LEDGERS = """
+from pathlib import Path
+
+PAGES = (Path(__file__).parent / "ledger_toy.md",)
+
+
+def write():
+    PAGES[0].write_text("# A ledger\\n\\nOne line.\\n")
+"""
+TESTED = """
+from pathlib import Path
+
+PAGE = Path(__file__).parent / "how_tested.md"
+
+
+def page():
+    return "# A page of counts\\n\\nOne line.\\n"
+
+
+def write():
+    PAGE.write_text(page())
+"""
 LINKED = ("facealign_lite", "experiments", "requirements.txt")
 
 
@@ -49,10 +71,8 @@ def make(folder: Path) -> None:
     for path in ROOT.glob("book/*.py"):
         shutil.copy(path, folder / "book")
     (folder / "book" / "claims.yml").write_text("[]")
-    # the ledgers of a toy
-    (folder / "book" / "ledgers.py").write_text(
-        'from pathlib import Path\n\nPAGES = (Path(__file__).parent / "ledger_toy.md",)\n\n\ndef write():\n'
-        '    PAGES[0].write_text("# A ledger\\n\\nOne line.\\n")\n')
+    (folder / "book" / "ledgers.py").write_text(LEDGERS)
+    (folder / "book" / "tested.py").write_text(TESTED)
     (folder / "book" / "intro.md").write_text("# A toy\n\nA page.\n")
     (folder / "notebooks").mkdir()
     for number, name in enumerate(("00_one", "01_two")):

@@ -129,8 +129,8 @@ def faults_lines() -> list[str]:
              " experiments, a weights file, a record and a small book are made in a process that is killed, before each"
              " change of a file and at random moments, that finds the disk full or the folder closed, or that is not"
              " alone. Survived means: nothing that was there is lost or half written, the next run goes on by itself,"
-             " and its numbers are, bit for bit, those of a run that nobody disturbed. A training keeps two checkpoints. It goes on"
-             " from the older one, and says so, when the newer one is damaged.", ""]
+             " and its numbers are, bit for bit, those of a run that nobody disturbed. A training keeps two checkpoints. It"
+             " goes on from the older one, and says so, when the newer one is damaged.", ""]
     if (record := recorded("faults")) is None:
         return [*lines, "The long form of this campaign has not been run yet.", ""]
     rows = {name: row for name, row in record["figures"].items() if not name.startswith("same numbers")}

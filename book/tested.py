@@ -38,7 +38,7 @@ def page() -> str:
             ["Invariants", "What must never change does not, whatever the input: a mirrored face has mirrored"
              " landmarks, encoding and decoding give the point back. A generator looks for the input that breaks it.",
              str(kinds["invariants"])],
-            ["Gradients", "Do the derivatives that networks learn by agree with finite differences?",
+            ["Gradients", "Are the derivatives that networks learn by finite, and those of finite differences?",
              str(kinds["gradients"])],
             ["Notebooks", "Does every chapter run from top to bottom in a fresh process, with its own checks?",
              str(kinds["notebooks"])],
@@ -116,11 +116,11 @@ def found_lines() -> list[str]:
     return ["## What was found, and what holds it now", "",
             "The campaign began with an attack on an early state of the library. Each of these was mended together with"
             " everything of its kind; doors and campaigns of this page and tests of their own keep it so.", "",
-            *_table(["", "what was found", "what holds it"], "7 48 45", [
+            *_table(["", "what was found", "what holds it: doors, *campaigns*, and tests by their names"], "7 43 50", [
                 [row["id"], " ".join(filter(None, [row["found"], row.get("note")])),
                  ", ".join([*(f"door `{name}`" for name in row.get("doors", ())),
                             *(f"*{part}*" for part in row.get("parts", ())),
-                            *(f"`{test.split('::')[1]}`" for test in row["tests"])])] for row in rows])]
+                            *(_in_words(test) for test in row["tests"])])] for row in rows])]
 
 
 def faults_lines() -> list[str]:
@@ -129,8 +129,8 @@ def faults_lines() -> list[str]:
              " experiments, a weights file, a record and a small book are made in a process that is killed, before each"
              " change of a file and at random moments, that finds the disk full or the folder closed, or that is not"
              " alone. Survived means: nothing that was there is lost or half written, the next run goes on by itself,"
-             " and its numbers are, bit for bit, those of a run that nobody disturbed. A training keeps two checkpoints. It"
-             " goes on from the older one, and says so, when the newer one is damaged.", ""]
+             " and its numbers are, bit for bit, those of a run that nobody disturbed. A training keeps two"
+             " checkpoints. It goes on from the older one, and says so, when the newer one is damaged.", ""]
     if (record := recorded("faults")) is None:
         return [*lines, "The long form of this campaign has not been run yet.", ""]
     rows = {name: row for name, row in record["figures"].items() if not name.startswith("same numbers")}
@@ -243,12 +243,17 @@ def _number(value: int) -> str:
     return f"{value:,}"
 
 
+def _in_words(test: str) -> str:
+    """The name of a test as it is said."""
+    return test.split("::")[1].removeprefix("test_").replace("_", " ")
+
+
 def _first_upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
 def _table(head: list[str], widths: str, rows: list[list[str]]) -> list[str]:
-    lines = ["```{list-table}", ":header-rows: 1", f":widths: {widths}", ""]
+    lines = ["```{list-table}", ":header-rows: 1", f":widths: {widths}", ":class: ledger", ""]
     for row in [head, *rows]:
         lines += [f"{'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(row)]
     return [*lines, "```", ""]

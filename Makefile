@@ -1,7 +1,8 @@
 # make book    run the notebooks that have not run yet and build the book
 # make book BUDGET=gpu    the same, with the chapters' trainings at the size of a graphics card
 # make test    the same as make book, then every test
-# make soak    ten thousand wrong calls at every public door, and as many damaged files
+# make soak    for some hours: wrong calls by the thousand, machines that fail, twenty thousand images; it is recorded in
+#              results/, and goes on where it was stopped
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
 # make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
@@ -22,7 +23,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 soak: .venv/ready
-	ABUSE_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/abuse
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.abuse.soak
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

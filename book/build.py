@@ -1,28 +1,34 @@
-"""``make book``: run the notebooks whose runs no longer fit, write the ledger pages, build the HTML.
+"""``make book``: run the notebooks whose runs no longer fit, write the pages that are computed, build the HTML.
 
 With nothing changed since the last build, it only says where the book is. ``make book BUDGET=gpu`` runs the chapters'
 trainings at the size of a graphics card.
 """
 
+import hashlib
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+from facealign_lite.data.files import write_atomic
+from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import BUDGETS
 
-from . import assets, ledgers
+from . import assets, ledgers, tested
 from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
 
 INDEX = ROOT / "_build" / "html" / "index.html"
 MARK = ROOT / "_build" / "html.sha256"  # what the HTML was built from
+LOCK = ROOT / "_build" / "lock"  # whoever builds
 
 
 def book_fingerprint() -> str:
     """Hash of all the HTML depends on."""
     sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json"]
-    files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in ledgers.PAGES]
-    return "\n".join([digest(files), *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
+    written = (*ledgers.PAGES, tested.PAGE)
+    files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in written]
+    counted = hashlib.sha256(tested.page().encode()).hexdigest()           # from tests, records and what is installed
+    return "\n".join([digest(files), counted, *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
 
 
 def is_built() -> bool:
@@ -51,6 +57,16 @@ def main() -> int:
     if BUDGET not in BUDGETS:
         print(f"BUDGET must be one of {' '.join(BUDGETS)}, got {BUDGET}", file=sys.stderr)
         return 2
+    try:
+        with hold(LOCK):
+            return build()
+    except Held as error:
+        print(f"The book is being built already: {error}", file=sys.stderr)
+        return 2
+
+
+def build() -> int:
+    """Exit code: 0, or 1 or that of Sphinx where the book cannot be built."""
     with ThreadPoolExecutor(1) as aside:
         fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
         failures = run_stale()
@@ -71,13 +87,14 @@ def main() -> int:
         before = book_fingerprint()
         hand_over()
         ledgers.write()
+        tested.write()
         jupyter_book = Path(sys.executable).with_name("jupyter-book")
         command = [jupyter_book, "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
         done = subprocess.run(command, check=False)
         if done.returncode:
             print("The book is not built: mend the warnings above.", file=sys.stderr)
             return done.returncode
-        MARK.write_text(before)
+        write_atomic(MARK, before.encode())
     print(f"Open the book: {INDEX.as_uri()}")
     return 0
 

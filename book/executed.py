@@ -14,6 +14,8 @@ from pathlib import Path
 
 import nbformat
 
+from facealign_lite.data.files import write_atomic
+from facealign_lite.data.locks import hold
 from facealign_lite.training import BUDGETS
 
 from . import pages
@@ -83,16 +85,23 @@ def is_fresh(notebook: Path) -> bool:
 def run(notebook: Path) -> None:
     """Run a notebook from top to bottom in a fresh kernel, with its solutions, and keep the run.
 
+    Of two processes that would run it at once, the second waits, and takes the run of the first.
+
     Raises:
         NotebookError: naming the cell that failed, ran past CELL_TIMEOUT or lost its kernel, or the exercise whose
             solution its check refuses or whose empty stub passes.
     """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side, and sums keep their order
+    stale = not is_fresh(notebook)
+    with hold(EXECUTED / f".{notebook.stem}.lock", wait=True):
+        if not (stale and is_fresh(notebook)):
+            _run(notebook, EXECUTED / notebook.name, EXECUTED / f"{notebook.stem}.sha256")
+
+
+def _run(notebook: Path, out: Path, mark: Path) -> None:
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two notebooks run side by side, and sums keep their order
-    EXECUTED.mkdir(parents=True, exist_ok=True)
-    out, mark = EXECUTED / notebook.name, EXECUTED / f"{notebook.stem}.sha256"
     mark.unlink(missing_ok=True)
     before = fingerprint(notebook)
     nbformat.write(pages.page(notebook), out)
@@ -107,7 +116,7 @@ def run(notebook: Path) -> None:
         raise NotebookError(f"{notebook.name}: {error}") from None
     if faults := pages.faults(nbformat.read(out, 4)):
         raise NotebookError(f"{notebook.name}, exercises: " + "; ".join(faults))
-    mark.write_text(before)
+    write_atomic(mark, before.encode())
 
 
 def hand_over() -> None:

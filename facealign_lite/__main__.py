@@ -5,6 +5,7 @@ Many at once, files, folders or globs: ``python -m facealign_lite photos/ --all 
 """
 
 import argparse
+import contextlib
 import csv
 import glob
 import io
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 if all went well; 1 if some of several photos could not be aligned, each named in a line on stderr, the
-        others done; 2 with one line on stderr if nothing was done.
+        others done, or if what was written could not be told; 2 with one line on stderr if something is wrong with what
+        was asked for. Of two files that one photo asks for the first stays if the second cannot be written; the line
+        names the second.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)     # OpenCV would add lines
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")                   # and so would FFmpeg inside it
@@ -62,9 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(options)
             return 0
         return _run_many(options, photos)
+    except Unsaid as error:
+        _complain(str(error))
+        return 1
     except (ValueError, OSError) as error:
         _complain(str(error))
         return 2
+
+
+class Unsaid(Exception):
+    """The work is done and its files are written; only stdout could not be told."""
 
 
 def _complain(text: str) -> None:
@@ -135,8 +145,13 @@ def _run(options: argparse.Namespace) -> None:
         _write_png(options.out, overlay(picture, [found]))
     if options.json is not None:
         write_atomic(options.json, (json.dumps(as_row(found, options.image, options.model)) + "\n").encode())
-    _say(_line(options.image, [found])
-         + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+    wrote = "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None)
+    try:
+        _say(_line(options.image, [found]) + wrote)
+    except OSError as error:
+        if wrote:
+            raise Unsaid(f"{options.image}{wrote}; stdout takes nothing: {error}") from error
+        raise
 
 
 def _line(image: Path, faces: Sequence[Alignment]) -> str:
@@ -320,7 +335,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _say(text: str, end: str = "\n") -> None:
     """Print what the console can show; characters that it cannot as their numbers."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end)
+    print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, flush=True)
 
 
 def as_row(found: Alignment, image: Path, model: str) -> dict:
@@ -409,5 +424,22 @@ def _draw(picture: NDArray, found: Alignment) -> None:
                        cv2.LINE_AA, 4)
 
 
+def _alone_on_stderr() -> None:
+    """What C libraries write to stderr by themselves, such as libpng of a damaged picture, is not seen."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 2)
+    os.close(silence)
+    sys.stderr = open(kept, "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.suppress(OSError, ValueError):           # there may be none
+        _alone_on_stderr()
+    code = main()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if code:                                                # a stdout that is full or closed would complain at the end
+        sys.stdout = None
+    sys.exit(code)

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facealign_lite.arrays import finite, number
+
+LEAST = 1e-9          # of the ridge: with less the map is made of rounding errors
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -32,16 +36,16 @@ def fit_label_map(predicted: ArrayLike, target: ArrayLike, ridge: float = 1.0) -
 
     Args:
         predicted, target: (N, K, 2), N > 0, any pixels.
-        ridge: > 0; infinite leaves a constant offset per landmark.
+        ridge: at least ``LEAST``; infinite leaves a constant offset per landmark.
 
     Raises:
-        ValueError: if shapes differ, are not (N, K, 2), or ridge is not positive.
+        ValueError: if shapes differ, are not (N, K, 2), or ridge is below ``LEAST``.
     """
-    predicted, target = np.asarray(predicted, np.float64), np.asarray(target, np.float64)
+    predicted, target, ridge = finite(predicted, "predicted"), finite(target, "target"), number(ridge, "ridge")
     if predicted.shape != target.shape or predicted.ndim != 3 or predicted.shape[-1] != 2 or len(predicted) == 0:
         raise ValueError(f"predicted and target must be (N, K, 2) alike, got {predicted.shape} and {target.shape}")
-    if not ridge > 0:
-        raise ValueError(f"ridge must be positive, got {ridge}")
+    if not ridge >= LEAST:
+        raise ValueError(f"ridge must be at least {LEAST}, got {ridge}")
     x, centre, scale = _normalised(predicted)
     y = ((target - centre) / scale - x).reshape(len(x), -1)
     x = x.reshape(len(x), -1)
@@ -56,7 +60,9 @@ def fit_label_map(predicted: ArrayLike, target: ArrayLike, ridge: float = 1.0) -
 
 def _normalised(shapes: ArrayLike) -> tuple[NDArray, NDArray, NDArray]:
     """Shapes about their centre with root mean square radius 1; centre and radius."""
-    shapes = np.asarray(shapes, np.float64)
+    shapes = finite(shapes, "shapes")
+    if shapes.ndim < 2 or 0 in shapes.shape[-2:]:
+        raise ValueError(f"shapes must be (..., K, 2), got shape {shapes.shape}")
     centre = shapes.mean(-2, keepdims=True)
     radius = np.sqrt(np.square(shapes - centre).sum(-1).mean(-1))[..., None, None]
     if not (np.isfinite(radius) & (radius > 0)).all():

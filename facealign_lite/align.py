@@ -208,6 +208,8 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 
 
 def _readable(model: str | os.PathLike | nn.Module, device: str | torch.device) -> nn.Module:
+    if not isinstance(model, (str, os.PathLike, nn.Module)):
+        raise ValueError(f"model must be a name, a weights file or a network, got {type(model).__name__}")
     network = model if isinstance(model, nn.Module) else _network(model, str(device))
     check_readable(network, lends=True)
     return network
@@ -222,7 +224,7 @@ def _network(model: str | os.PathLike, device: str) -> nn.Module:
     return _loaded(path, device, state and (state.st_mtime_ns, state.st_size))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)     # more than are shipped, or reading with each in turn would load one in every call
 def _loaded(model: str | Path, device: str, state: tuple[int, int] | None) -> nn.Module:
     # with weights laid out as the crops are, nothing is laid out anew in every call: a quarter less time on a CPU
     return zoo.load(model, device).to(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facealign_lite import geometry
+from facealign_lite.arrays import number
 from facealign_lite.data import MARGIN, box_of, crop_matrix, mirrored, turned, upright_matrix
 from facealign_lite.looks import as_seen, predict
 from facealign_lite.nets import blazeface
@@ -83,7 +84,12 @@ def find_all(picture: NDArray, network: nn.Module, min_size: float | None = None
         min_size: longer side, in pixels, of the box of the smallest face that is looked for; None for one of
             ``SMALLEST`` pixels or, in a picture of more than ``SEARCHED``, as much more. Smaller ones cost time, and
             are seen down to ``SMALLEST`` / ``MOST_SEARCHED`` of the longer side.
+
+    Raises:
+        ValueError: for a min_size that is not positive.
     """
+    if min_size is not None and not number(min_size, "min_size") > 0:
+        raise ValueError(f"min_size must be a positive number of pixels or None, got {min_size!r}")
     longest = max(picture.shape[:2])
     scale = min(1.0, SEARCHED / longest)
     if min_size is not None:

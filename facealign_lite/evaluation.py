@@ -4,8 +4,10 @@ Shapes: N images, K landmarks. Errors are fractions of the normaliser (0.05 = 5 
 """
 
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from torch.utils.data import DataLoader
 
 from facealign_lite import geometry, markups, metrics
 from facealign_lite.data import Crops
-from facealign_lite.looks import check_readable, in_eval_mode
-from facealign_lite.training import model_inputs
+from facealign_lite.data.samples import check_sample
+from facealign_lite.looks import check_readable, checked, in_eval_mode
+from facealign_lite.nets import pick_device
+from facealign_lite.training import largest_part, model_inputs, no_room
 
 FAILURE = 0.1                                     # an image fails above this error
 BENCHMARK_SEED, BENCHMARK_FACES = 20260, 2000     # no training run may use this seed
@@ -73,21 +77,29 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
             inputs that it gives, it lends them.
 
     Raises:
-        ValueError: for a model that does not say how it is read, or crops of another size.
+        ValueError: for a model that does not say how it is read or reads what it should not, crops of another size, or
+            a batch that does not fit into the memory of the device (which one fits is then said).
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
     check_readable(model)
     if crops.size != model.config.image_size:
         raise ValueError(f"crops must be {model.config.image_size} pixels a side for this model, got {crops.size}")
     device = _device(device)
     points, spent = [], 0.0
     with in_eval_mode(model.to(device, memory_format=torch.channels_last)), torch.inference_mode():
-        for batch in DataLoader(crops, batch_size):
+        for batch in DataLoader(crops, int(batch_size)):
             if hasattr(model, "lend") and not set(model.inputs) <= set(batch):
                 lent = model.lend(batch["image"].to(device))
                 batch |= dict(zip(model.inputs, (batch["image"], *lent), strict=True))
             given = model_inputs(model, batch, device)
             start = time.perf_counter()
-            found = model.read(model(*given)).points.double().cpu().numpy()                # (B, K, 2)
+            try:
+                found = checked(model.read(model(*given)), len(given[0])).points.double().cpu().numpy()   # (B, K, 2)
+            except torch.OutOfMemoryError as error:
+                traceback.clear_frames(error.__traceback__)                                # they hold what did not fit
+                fitting = largest_part(lambda n, given=given: model(*[each[:n] for each in given]), len(given[0]))
+                raise ValueError(no_room("batch_size", batch_size, fitting, device)) from error
             spent += time.perf_counter() - start
             for one, matrix in zip(found, batch["matrix"].numpy(), strict=True):
                 points.append(geometry.transform(one, geometry.invert(matrix)))
@@ -114,15 +126,15 @@ def evaluate(model: nn.Module, data: Crops | Sequence[Any], normalizer: str = "i
         raise ValueError(f"data must not be augmented, got {data.augment}")
     facts = []
     for i in range(len(data)):
-        sample = data.samples[i]
+        sample = check_sample(data.samples[i], f"data[{i}]")
         if sample.landmarks is None:
             raise ValueError(f"data must have landmarks, got none at {i}")
         box = sample.box if sample.box is not None else np.r_[sample.landmarks.min(0), sample.landmarks.max(0)]
         if normalizer == "given_box":
-            if "given_box" not in sample.tags:
+            if "given_box" not in getattr(sample, "tags", {}):
                 raise ValueError(f"data must have the tag given_box for that normalizer, got none at {i}")
             box = np.asarray(sample.tags["given_box"], np.float64)
-        facts.append((np.asarray(sample.landmarks, np.float64), box, sample.tags, sample.markup))
+        facts.append((np.asarray(sample.landmarks, np.float64), box, getattr(sample, "tags", {}), sample.markup))
     target, boxes, tags, names = zip(*facts, strict=True)
     if len(set(names)) > 1:
         raise ValueError(f"data must be of one markup, got {sorted(set(names))}")
@@ -138,4 +150,5 @@ def benchmark(size: int = 128, count: int = BENCHMARK_FACES) -> Sequence[Any]:
 
 
 def _device(device: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    automatic = isinstance(device, str) and device == "auto"
+    return pick_device(("cuda" if torch.cuda.is_available() else "cpu") if automatic else device)

@@ -4,7 +4,7 @@ Networks are those that answer as ``nets.reading`` says. Shapes: N crops, K land
 picture to crop, points (x, y) in 0-based pixel centres.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -24,6 +24,7 @@ BATCH = 32            # crops a forward pass
 # that the file of training photos lists, as they are and turned by 40 degrees: it is as good as never moving on where
 # that is the better rule, and as always moving on where that is.
 NEAR = 0.5
+SLACK = 1e-3          # by which a score may leave [0, 1]: rounding of half precision
 
 
 @contextmanager
@@ -47,6 +48,51 @@ def check_readable(network: nn.Module, lends: bool = False) -> None:
     if missing := [name for name in wanted if not hasattr(network, name)]:
         raise ValueError(f"model must have {', '.join(wanted)}, see nets.reading; {type(network).__name__} has no "
                          f"{' and no '.join(missing)}")
+    inputs, config = network.inputs, network.config
+    if isinstance(inputs, str) or not isinstance(inputs, Sequence) or len(inputs) == 0 or "image" not in inputs:
+        raise ValueError(f"model must name its inputs, the image among them, got inputs {inputs!r}")
+    size, channels = getattr(config, "image_size", None), getattr(config, "in_channels", None)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1 or channels not in (1, 3):
+        raise ValueError(f"model must have a config with image_size, at least 1, and in_channels, 1 or 3, got {size!r} "
+                         f"and {channels!r}")
+    if lends and not any(True for _ in network.parameters()):
+        raise ValueError(f"model must have parameters, {type(network).__name__} has none")
+
+
+def checked(reading: Any, count: int) -> Reading:
+    """What a network reads in ``count`` crops, if it is as ``nets.reading`` says.
+
+    Raises:
+        ValueError: for other shapes, NaN, infinity, or scores outside [0, 1].
+    """
+    points, scores = getattr(reading, "points", None), getattr(reading, "scores", None)
+    if not isinstance(points, Tensor) or points.ndim != 3 or points.shape[::2] != (count, 2):
+        raise ValueError(f"model must read points ({count}, K, 2), got {_form(points)}")
+    if not isinstance(scores, Tensor) or scores.shape[:1] != (count,) or scores.ndim != 2:
+        raise ValueError(f"model must read scores ({count}, K), got {_form(scores)}")
+    for name, wanted in (("anchors", (count, len(markups.ANCHORS), 2)), ("theta", (count, 2, 3)),
+                         ("reliable", (count, points.shape[1]))):
+        value = getattr(reading, name, None)
+        if value is not None and (not isinstance(value, Tensor) or value.shape != wanted):
+            raise ValueError(f"model must read {name} {wanted}, got {_form(value)}")
+    if reading.anchors is None and scores.shape != points.shape[:2]:
+        raise ValueError(f"model must read a score of each of {points.shape[1]} points, got {_form(scores)}")
+    for name in ("points", "scores", "anchors", "theta"):
+        value = getattr(reading, name)
+        if value is not None and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"model must read finite {name}, got NaN or infinity")
+    if scores.numel() and not (scores.min() >= -SLACK and scores.max() <= 1 + SLACK):
+        raise ValueError(f"model must read scores in [0, 1], got {scores.min():.4g} to {scores.max():.4g}")
+    lines = reading.contours
+    if lines is not None and (len(lines) != count or not all(isinstance(each, Mapping) for each in lines) or not all(
+            isinstance(line, np.ndarray) and line.ndim == 2 and line.shape[1] == 2 and np.isfinite(line).all()
+            for each in lines for line in each.values())):
+        raise ValueError("model must read contours of each crop by name, finite arrays (M, 2)")
+    return reading
+
+
+def _form(value: Any) -> str:
+    return f"{type(value).__name__} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 def as_seen(picture: NDArray, network: nn.Module) -> NDArray:
@@ -82,7 +128,8 @@ def look(picture: NDArray, matrices: ArrayLike, network: nn.Module, mirror: bool
 
 def _read(images: Tensor, network: nn.Module, mirror: bool, reference: tuple[Any, ArrayLike] | None) -> Reading:
     lent = network.lend(images, reference) if len(network.inputs) > 1 else ()
-    return network.read(network(images, *lent), mirrored=mirror)
+    reading = network.read(network(images, *lent), mirrored=mirror)
+    return checked(reading, len(images) // 2 if mirror else len(images))
 
 
 def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[NDArray, NDArray]:

@@ -145,6 +145,8 @@ def describe_device(device: str = "auto") -> str:
         kind = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except RuntimeError as error:
         raise ValueError(f"device must be auto, cpu or cuda, got {device!r}") from error
+    if kind.type not in ("cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, cpu, cuda or mps, got {device!r}")
     if kind.type == "cuda":
         if not torch.cuda.is_available():
             raise ValueError(f"device must be here, got {device!r} without CUDA")

@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facealign_lite import contours, heatmaps, markups
+from facealign_lite.arrays import floats, number
 from facealign_lite.heatmaps import Size
 from facealign_lite.nets import (
     VGG,
@@ -63,8 +63,9 @@ def boundary_maps(landmarks: ArrayLike | Tensor, markup: str, size: Size, sigma:
 
     Source: TAB section 3.1 and Fig. 3; the profile is that of Wu et al. 2018 (Look at Boundary), whom it follows.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    sigma = number(sigma, "sigma")
+    if not 1e-3 <= sigma <= 1e6:
+        raise ValueError(f"sigma must be positive, from 0.001 to a million, got {sigma}")
     nearest = {k: each for rows, lines in _alike(landmarks, markup)
                for k, each in zip(rows, contours.distances(lines, size, REACH * sigma, check).unbind(-3))}
     distance = torch.stack([nearest[k] for k in range(len(nearest))], -3)                       # (..., 15, H, W)
@@ -84,7 +85,8 @@ def boundary_curves(landmarks: ArrayLike | Tensor, markup: str) -> list[Tensor]:
 
 def _alike(landmarks: ArrayLike | Tensor, markup: str) -> Iterator[tuple[list[int], Tensor]]:
     """Boundaries with equally many landmarks at a time: which of the 15 they are, and their lines (..., n, M, 2)."""
-    points = landmarks if isinstance(landmarks, Tensor) else torch.as_tensor(np.asarray(landmarks, np.float64))
+    points = landmarks if isinstance(landmarks, Tensor) else torch.from_numpy(floats(landmarks, "landmarks"))
+    points = points if points.is_floating_point() else points.double()
     chains, count = markups.boundaries(markup), markups.get(markup).count
     if points.shape[-2:] != (count, 2):
         raise ValueError(f"landmarks of markup {markup!r} must be (..., {count}, 2), got {tuple(points.shape)}")

@@ -7,11 +7,14 @@ captured once as a CUDA graph and replayed. A CPU runs the same lines one by one
 
 import atexit
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import numbers
 import os
+import secrets
+import shutil
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -22,7 +25,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 import torch.distributed as dist
@@ -32,8 +34,12 @@ from tqdm.auto import tqdm
 
 from facealign_lite.data.files import write_atomic
 from facealign_lite.data.locks import hold
+from facealign_lite.data.tensors import read_tensors
+from facealign_lite.data.workers import MOST_WORKERS, deaths_named
+from facealign_lite.nets import pick_device
 
 CHECKPOINT = "checkpoint.safetensors"
+BEFORE = "checkpoint.before.safetensors"    # the one before it, for the day that the newest is damaged
 # fields that may change between a run and its continuation
 FREE = ("device", "out", "checkpoint_every", "workers", "capture", "compile")
 WARM = 3                       # steps on a GPU before the capture: libraries choose their kernels, moments are made
@@ -86,6 +92,8 @@ class TrainConfig:
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
             keep(name, int(value))
+        if self.workers > MOST_WORKERS:
+            raise ValueError(f"workers must be at most {MOST_WORKERS}, got {self.workers}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be a whole number in [0, 2**32), got {self.seed!r}")
         keep("seed", int(self.seed))
@@ -154,11 +162,15 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
         one row every ``log_every`` steps: step, lr, loss (mean since the row before), the named losses, and
         gradient_norm. Of several processes each has the losses of its own share; the checkpoint has the first one's.
 
+    Two checkpoints are kept, the newest and the one before; where the newest is damaged, a run goes on from the other,
+    with a warning.
+
     Raises:
         ValueError: if ``data`` is empty, the batch cannot be shared among the processes, there is a checkpoint but
-            ``resume`` is not said, the checkpoint belongs to another model, run, loss or data or is damaged, another
-            process trains in the same folder, or a loss, gradient or weight is not finite.
-        OSError: if the checkpoint cannot be written; the one before stays.
+            ``resume`` is not said, the checkpoint belongs to another model, run, loss or data or both are damaged,
+            another process trains in the same folder, a loss, gradient or weight is not finite, or the device is not
+            here or its memory too small for the batch (which one fits is then said).
+        OSError: if the checkpoint cannot be written; the one before stays. If a worker process dies.
     """
     return complete(steps(model, data, loss, config, resume, progress))
 
@@ -171,13 +183,22 @@ def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: T
     leaves most of a card idle, and processes share a card by taking turns (measured in ``benchmarks/training.py``).
     Each run ends with the numbers that it has alone.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch module, got {type(model).__name__}")
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"config must be a TrainConfig, got {type(config).__name__}")
+    if not isinstance(resume, (bool, np.bool_)):
+        raise ValueError(f"resume must be True or False, got {type(resume).__name__}")
+    ways = ("__getitem__", "at", "draws")
+    if not any(hasattr(data, way) for way in ways) or isinstance(data, (str, bytes, Mapping)):
+        raise ValueError(f"data must give items by number, got {type(data).__name__}")
     if len(data) == 0:
         raise ValueError("data must not be empty")
     if resume and config.out is None:
         raise ValueError("resume needs config.out, got None")
     run = _Run(model, data, loss, config)
     alone = hold(Path(config.out) / ".lock") if config.out is not None and run.rank == 0 else contextlib.nullcontext()
-    with alone:
+    with alone, deaths_named():
         yield from run.go(resume, progress)
     return run.history
 
@@ -278,6 +299,7 @@ class _Run:
         self.history: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}                                       # since the last row of the history
         self.count = 0
+        self.sound = True                                                       # whether the checkpoint there is
         self.bf16 = config.amp == "bf16" or (config.amp == "auto" and self.cuda)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.fixed: dict[str, Tensor] = {}                                      # where the graph finds what it is given
@@ -305,12 +327,16 @@ class _Run:
                     self.prepare(step)
                     if capture and step == start + WARM:
                         capture = self.record(parallel, given)
-                    if self.graph is None:
-                        self.descend(parallel, self.to_device(given))
-                    else:
-                        for name, value in given.items():
-                            self.fixed[name].copy_(value, non_blocking=True)
-                        self.graph.replay()
+                    try:
+                        if self.graph is None:
+                            self.descend(parallel, self.to_device(given))
+                        else:
+                            for name, value in given.items():
+                                self.fixed[name].copy_(value, non_blocking=True)
+                            self.graph.replay()
+                    except torch.OutOfMemoryError as error:
+                        traceback.clear_frames(error.__traceback__)             # they hold what did not fit
+                        raise ValueError(self.too_large(given)) from error
                     self.count += 1
                     done = step + 1
                     if done % config.log_every == 0 or done == config.steps:
@@ -338,8 +364,8 @@ class _Run:
         if self.config.out is None:
             return 0
         folder = Path(self.config.out)
-        if not resume and (folder / CHECKPOINT).exists():
-            raise ValueError(f"out must hold no checkpoint of an earlier run, got {folder / CHECKPOINT}; say "
+        if not resume and (there := [name for name in (CHECKPOINT, BEFORE) if (folder / name).exists()]):
+            raise ValueError(f"out must hold no checkpoint of an earlier run, got {folder / there[0]}; say "
                              "resume=True to go on with it, or name another folder")
         start = self.load() if resume else 0
         if self.rank == 0:
@@ -350,6 +376,23 @@ class _Run:
     def on_stream(self) -> contextlib.AbstractContextManager:
         """Work goes to this run's stream on a GPU."""
         return torch.cuda.stream(self.stream) if self.cuda else contextlib.nullcontext()
+
+    def too_large(self, given: Mapping[str, Tensor]) -> str:
+        """That the device's memory is too small for a batch, and for which one it is not, as tried."""
+        buffers = [(b, b.clone()) for b in self.model.buffers()]
+
+        def descend(count: int) -> None:
+            try:
+                self.backward(self.model, self.to_device({name: value[:count] for name, value in given.items()}))
+            finally:
+                self.optimizer.zero_grad(set_to_none=True)
+        self.graph, self.fixed = None, {}
+        self.optimizer.zero_grad(set_to_none=True)
+        count = largest_part(descend, len(next(iter(given.values()))))
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        return no_room("batch_size", self.config.batch_size, count * self.world, self.device)
 
     def to_device(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {k: v.to(self.device, non_blocking=True) for k, v in given.items()}
@@ -378,6 +421,8 @@ class _Run:
         if wrong := [name for name in parts if name in COLUMNS or (name == "loss" and len(parts) > 1)]:
             raise ValueError(f"named losses must not be called {', '.join(wrong)}: the history has other numbers there")
         total = sum(parts.values())
+        if not total.requires_grad:
+            raise ValueError("loss must depend on the model's weights, got one without a gradient")
         total.backward()
         return {name: value.detach() for name, value in (parts | {"loss": total}).items()}
 
@@ -474,8 +519,9 @@ class _Run:
         """This process's share of the batches from step ``start`` on; of batched data, their draws."""
         order = _Order(self.data, self.config, start, self.rank, self.world)
         if not _is_batched(self.data):
-            yield from DataLoader(_Epochs(self.data), batch_sampler=order, num_workers=self.config.workers,
-                                  pin_memory=self.cuda, generator=torch.Generator())     # leaves the caller its dice
+            yield from DataLoader(
+                _Epochs(self.data), batch_sampler=order, num_workers=self.config.workers, collate_fn=_collated,
+                pin_memory=self.cuda, generator=torch.Generator())                       # leaves the caller its dice
             return
 
         def draw(keys: list[tuple[int, int]]) -> dict[str, Tensor]:
@@ -508,8 +554,14 @@ class _Run:
                 "data": f"{type(self.data).__name__} of {len(self.data)} ({_sample_digest(self.data, self.device)})"}
 
     def save(self, done: int) -> None:
-        """One file holds all, so that it is replaced as a whole."""
+        """One file holds all, so that it is replaced as a whole. What is not finite is neither saved nor returned."""
         self.check(done)
+        held = {**self.model.state_dict(), **{f"average.{name}": value for name, value in self.average.items()},
+                **{f"{key} of {name}": value for name, parameter in self.model.named_parameters()
+                   for key, value in self.optimizer.state.get(parameter, {}).items()}}
+        if bad := [name for name, value in held.items() if not torch.isfinite(value).all()]:
+            raise ValueError(f"weights must be finite, got NaN or infinity in {len(bad)} tensors before step {done}, "
+                             f"first {bad[0]!r}")
         if self.config.out is not None and self.rank == 0:
             tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
             tensors |= {f"average.{k}": v for k, v in self.average.items()}
@@ -518,23 +570,32 @@ class _Run:
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{key}.{name}"] = value
             tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-            bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
-            if bad:
-                raise ValueError(f"weights must be finite, got NaN or infinity in {len(bad)} tensors before step "
-                                 f"{done}, first {bad[0]!r}")
-            state = {"step": done, "identity": self.identity(), "history": self.history, "count": self.count,
-                     "digest": _digest(tensors)}
-            payload = safetensors.torch.save(tensors, {"state": json.dumps(state)})
-            write_atomic(Path(self.config.out) / CHECKPOINT, payload)
+            state = {"step": done, "identity": self.identity(), "history": self.history, "count": self.count}
+            payload = safetensors.torch.save(tensors, {"state": json.dumps(signed(state, tensors))})
+            path = Path(self.config.out) / CHECKPOINT
+            if self.sound:
+                _keep_before(path)
+            write_atomic(path, payload)
+            self.sound = True
         if self.world > 1:
             dist.barrier()
 
     def load(self) -> int:
-        """Take up the checkpoint, if there is one; the steps done."""
-        path = Path(self.config.out) / CHECKPOINT
-        if not path.exists():
+        """Take up the checkpoint, if there is one, or the one before it; the steps done."""
+        path, before = Path(self.config.out) / CHECKPOINT, Path(self.config.out) / BEFORE
+        if not path.exists() and not before.exists():
             return 0
-        state, tensors = read_checkpoint(path)
+        try:
+            state, tensors = read_checkpoint(path)
+        except (ValueError, FileNotFoundError) as error:
+            if not before.exists():
+                raise
+            try:
+                state, tensors = read_checkpoint(before)
+            except ValueError as other:
+                raise ValueError(f"{error}; nor can the one before it be used: {other}") from error
+            warnings.warn(f"{error}; the run goes on from the one before it, of step {state['step']}", stacklevel=2)
+            path, self.sound = before, False
         mine = json.loads(json.dumps(self.identity()))
         for name, wanted in mine.items():
             if state["identity"].get(name) != wanted:
@@ -545,6 +606,7 @@ class _Run:
             if wrong:
                 raise ValueError(f"checkpoint {path} must hold the weights of the model, {len(wrong)} are missing or "
                                  f"of another shape, first {prefix}.{wrong[0]}")
+        self.check_state(path, state, tensors)
         with torch.no_grad():
             for prefix, own in (("model", self.model.state_dict()), ("average", self.average)):
                 for name, value in own.items():
@@ -559,9 +621,32 @@ class _Run:
         return state["step"]
 
 
+    def check_state(self, path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """A checkpoint that fits this run must also make sense: whoever can sign one can write anything into it."""
+        bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+        if bad:
+            raise ValueError(f"checkpoint {path} must be finite, got NaN or infinity in {bad[0]}")
+        if not 0 <= state["step"] <= self.config.steps or not 0 <= state["count"] <= state["step"]:
+            raise ValueError(f"checkpoint {path} must be of a step in 0 .. {self.config.steps}, got {state['step']}, "
+                             f"and {state['count']} since the last row")
+        wanted = {f"optimizer.{key}.{name}": value.shape if key != "step" else torch.Size()
+                  for name, value in self.model.named_parameters() for key in ("step", "exp_avg", "exp_avg_sq")}
+        wanted |= {name: torch.Size() for name in tensors if name.startswith("sums.")}
+        wrong = [name for name, shape in wanted.items() if name in tensors
+                 and (tensors[name].shape != shape or not tensors[name].is_floating_point())]
+        wrong += [name for name in tensors if name.startswith("optimizer.") and name not in wanted]
+        if wrong or (state["step"] and not any(name.startswith("optimizer.") for name in tensors)):
+            raise ValueError(f"checkpoint {path} must hold the optimiser's state of the model, got another "
+                             f"{wrong[0] if wrong else 'without any'}")
+
+
 def model_inputs(model: nn.Module, batch: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
     """What ``model`` is called with: the image, or what it names in ``inputs``; pictures with channels last."""
-    values = [batch[name].to(device) for name in getattr(model, "inputs", ("image",))]
+    names = getattr(model, "inputs", ("image",))
+    if missing := [name for name in names if name not in batch]:
+        raise ValueError(f"data must have what the model takes, {', '.join(names)}, got {list(batch)}: {missing} is "
+                         "missing")
+    values = [batch[name].to(device) for name in names]
     return [value.to(memory_format=torch.channels_last) if value.ndim == 4 else value for value in values]
 
 
@@ -583,21 +668,77 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         ValueError: if the file is not one of ours or is damaged.
         OSError: if it cannot be read.
     """
-    Path(path).stat()
+    tensors, said = read_tensors(path)
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            state = json.loads((file.metadata() or {})["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-    except (safetensors.SafetensorError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        state = json.loads(said["state"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a training checkpoint: {error}") from error
     kinds = {"step": int, "identity": dict, "history": list, "count": int, "digest": str}
     state = state if isinstance(state, dict) else {}
     wrong = [name for name, kind in kinds.items() if not isinstance(state.get(name), kind)]
+    wrong += [name for name in ("step", "count") if isinstance(state.get(name), bool)]
     if wrong:
         raise ValueError(f"{path} is not a training checkpoint: it says no {', '.join(wrong)}")
-    if _digest(tensors) != state["digest"]:
+    mine = signed(state, tensors)
+    if mine["digest"] != state["digest"]:
         raise ValueError(f"{path} is damaged: its tensors are not those that were saved")
+    if state.get("signature", mine["signature"]) != mine["signature"]:        # older checkpoints have none
+        raise ValueError(f"{path} is damaged: what it says of the run is not what was saved")
+    if not all(isinstance(row, dict) and row and all(_is_finite(value) for value in row.values())
+               for row in state["history"]):
+        raise ValueError(f"{path} is not a training checkpoint: its history must be rows of finite numbers")
     return state, tensors
+
+
+def signed(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The state of a run with ``digest``, a fingerprint of its tensors, and ``signature``, one of all that it says."""
+    state = {name: value for name, value in state.items() if name != "signature"} | {"digest": _digest(tensors)}
+    said = json.dumps(state, sort_keys=True)
+    return state | {"signature": hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
+
+
+def largest_part(attempt: Callable[[int], Any], count: int) -> int:
+    """The most of count / 2, count / 4, ... items with which ``attempt`` does not run out of memory; 0 if none."""
+    while (count := count // 2) > 0:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            attempt(count)
+            return count
+        except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+        except (ValueError, RuntimeError):              # a normalisation of one item, say: nothing is known then
+            return 0
+    return 0
+
+
+def no_room(name: str, count: int, fitting: int, device: torch.device | str) -> str:
+    """In words: the device's memory is too small for ``count`` items, and ``fitting`` fit (0 if it is not known)."""
+    told = f"{fitting} fit" if fitting else "try half as many"
+    return f"{name} must fit into the memory of {device}, got {count}, which do not: {told}"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _keep_before(path: Path) -> None:
+    """Give the checkpoint that is there a second name, so that the next one does not take it away."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        try:
+            os.link(path, temporary)
+        except FileNotFoundError:
+            return
+        except OSError as error:                        # no such thing as a second name on this disk
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, path.with_name(BEFORE))
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
@@ -625,7 +766,20 @@ def _fetched(data: Any, keys: Sequence[tuple[int, int]], device: torch.device) -
     """The batch of some (epoch, index)."""
     if _is_batched(data):
         return data.batch({name: value.to(device) for name, value in data.draws(keys).items()})
-    return default_collate([_Epochs(data)[key] for key in keys])
+    return _collated([_Epochs(data)[key] for key in keys])
+
+
+def _collated(items: Sequence[Any]) -> dict[str, Tensor]:
+    """Items as one batch."""
+    if not all(isinstance(item, Mapping) for item in items):
+        raise ValueError(f"data must give tensors by name, got {[type(item).__name__ for item in items]}")
+    try:
+        batch = default_collate(items)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(f"data must give items of the same names, types and shapes: {error}") from error
+    if wrong := [name for name, value in batch.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"data must give tensors by name, got another thing for {wrong[0]!r}")
+    return batch
 
 
 def _describe(loss: Any) -> str:
@@ -721,4 +875,4 @@ def _processes(config: TrainConfig) -> tuple[torch.device, int, int]:
     if cuda and world > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', rank)}"
         torch.cuda.set_device(name)
-    return torch.device(name), rank, world
+    return pick_device(name), rank, world

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -25,8 +24,9 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from facealign_lite import export as graphs
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.data import write_atomic
+from facealign_lite.data.tensors import read_tensors
 from facealign_lite.msm import Msm, MsmConfig
-from facealign_lite.nets import HourglassConfig, StackedHourglass
+from facealign_lite.nets import HourglassConfig, StackedHourglass, pick_device
 from facealign_lite.rht import Rht, RhtConfig
 from facealign_lite.scpan import Scpan, ScpanConfig
 from facealign_lite.tab import TAB, TabConfig
@@ -135,12 +135,7 @@ def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights at {path}; tools/train_zoo.py trains and writes them")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    tensors, metadata = read_tensors(path)
     with torch.device("meta"):                       # shapes without numbers: no memory is taken
         wanted = _build(metadata, path, len(tensors))
     config, wanted = wanted.config, wanted.state_dict()
@@ -155,26 +150,6 @@ def read(path: str | os.PathLike) -> tuple[nn.Module, dict[str, Any]]:
     model = _build(metadata, path, len(tensors))
     model.load_state_dict(tensors)
     return model.eval(), _json(metadata.get("record", "{}"), "record", path)
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; for "auto" CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        ValueError: if the name is unknown to PyTorch or no such device is there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else
-                            "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-        if found.type == "meta":
-            raise TypeError("it holds no numbers")
-    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:0', 'mps', ... and be present, "
-                         f"got {device!r} ({' '.join(str(error).splitlines()[:1])})") from None
-    return found
 
 
 def _shipped(name: str) -> Path:

@@ -80,13 +80,27 @@ def test_every_contour_is_drawn_in_its_part_of_the_picture():
     assert (drawn[np.arange(5, 190, 16), 195] == 255).all()
 
 
-@pytest.mark.parametrize("name", ["absent.jpg", "half.bmp"])
+@pytest.mark.parametrize("name", ["absent.jpg", "half.bmp", "crc.png"])
 def test_one_line_and_no_traceback_from_the_shell(tmp_path, name):
+    """Nor do libraries add lines of their own, as libpng does."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    whole = cv2.imencode(".png", noise)[1].tobytes()
+    (tmp_path / "crc.png").write_bytes(whole[:5000] + b"damage" + whole[5006:])
     cv2.imwrite(str(tmp_path / "half.bmp"), np.zeros((60, 60, 3), np.uint8))
     os.truncate(tmp_path / "half.bmp", 5000)
     done = subprocess.run([sys.executable, "-m", "facealign_lite", str(tmp_path / name)],
                           capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and name in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_what_stdout_cannot_take_is_told_with_what_was_written(photo, tmp_path):
+    out = tmp_path / "a.json"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "facealign_lite", str(photo), *BOX, "--json", str(out)], text=True,
+                              stdout=full, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 1 and json.loads(out.read_text())["landmarks"]
+    assert done.stderr.count("\n") == 1 and f"wrote {out}; stdout takes nothing" in done.stderr
 
 
 def test_bad_pictures(tmp_path, capsys):

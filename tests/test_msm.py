@@ -396,7 +396,7 @@ def test_hidden_landmarks_come_back_nearer_than_the_mean_face_would_put_them():
 
 @pytest.mark.parametrize("call, said", [
     (lambda: scores(np.zeros((3, 4, 4)), -1), "radius"),
-    (lambda: scores(np.full((3, 4, 4), np.nan)), "NaN"),
+    (lambda: scores(np.full((3, 4, 4), np.nan)), "finite, got nan"),
     (lambda: clean_score(0.0), "sigma"),
     (lambda: clean_score(1.2, -0.5), "radius"),
     (lambda: reliable(np.ones(5)), "scores must be"),

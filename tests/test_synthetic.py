@@ -242,3 +242,16 @@ def test_98_landmarks_of_a_mirrored_face_are_the_mirrored_98():
     points = denser(symmetric(), 200)
     mirrored = points[list(markups.get("98").flip)] * [-1, 1] + [199, 0]
     assert np.abs(mirrored - points).max() < 1.5
+
+
+@pytest.mark.parametrize("kind", [{"target_strength": np.nan}, {"glasses": 1.5}, {"yaw": -1}, {"yaw": "60"},
+                                  {"local_targets": 2.5}, {"pitch": np.inf}, {"roll": True}])
+def test_styles_that_cannot_be(kind):
+    with pytest.raises(ValueError, match=next(iter(kind))):
+        Style(**kind)
+
+
+def test_there_is_no_face_between_two():
+    with pytest.raises(TypeError):
+        SyntheticFaces(3, 64)[1.7]
+    assert (SyntheticFaces(3, 64)[np.int64(1)].image == SyntheticFaces(3, 64)[1].image).all()

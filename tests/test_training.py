@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.nets import HourglassConfig, StackedHourglass, landmark_loss
 from facealign_lite.training import (
+    BEFORE,
     CHECKPOINT,
     TrainConfig,
     fit,
@@ -337,7 +338,7 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     (out / f".{CHECKPOINT}.left").write_bytes(b"what a kill in the midst of saving leaves")
     model, again = train(replace(CONFIG, out=out), resume=True)
     assert same(model, whole) and again == history
-    assert os.listdir(out) == [CHECKPOINT]
+    assert sorted(os.listdir(out)) == [BEFORE, CHECKPOINT]
 
 
 def test_workers_and_checkpoints_change_no_number(tmp_path):
@@ -378,7 +379,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
-    assert (tmp_path / CHECKPOINT).read_bytes() == before and os.listdir(tmp_path) == [CHECKPOINT]
+    assert (tmp_path / CHECKPOINT).read_bytes() == before and sorted(os.listdir(tmp_path)) == [BEFORE, CHECKPOINT]
 
 
 @pytest.mark.parametrize("change, named", [
@@ -436,6 +437,16 @@ def test_a_lost_loss_or_gradient_stops_the_run_and_spares_the_checkpoint(tmp_pat
     assert state["step"] == 3 and all(torch.isfinite(value).all() for value in tensors.values())
 
 
+@pytest.mark.parametrize("out", [True, False])
+def test_statistics_that_are_lost_stop_the_run_though_the_loss_is_well(tmp_path, out):
+    """One picture of 1e20 has no finite variance in single precision."""
+    data = [{"image": torch.full((1, 8, 8), 1e20 if i == 1 else 0.1 * i), "slope": torch.tensor(0.1)} for i in range(4)]
+    config = replace(CONFIG, steps=1, out=tmp_path if out else None)
+    with pytest.raises(ValueError, match="weights must be finite.*running_var"):
+        train(config, data=data, loss=lambda outputs, batch: torch.tanh(outputs).mean())
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_a_fresh_run_never_replaces_an_old_one(tmp_path):
     config = replace(CONFIG, steps=3, out=tmp_path)
     train(config)
@@ -456,6 +467,48 @@ def test_a_flipped_bit_is_noticed(tmp_path):
         path.write_bytes(other)
         with pytest.raises(ValueError, match="damaged"):
             train(config, resume=True)
+
+
+def test_a_flipped_bit_in_what_a_checkpoint_says_is_noticed(tmp_path):
+    config = replace(CONFIG, steps=3, out=tmp_path)
+    train(config)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    for word in (b'step\\": 3', b'count\\": 0'):
+        assert whole.count(word) >= 1
+        at = whole.rindex(word) + len(word) - 1
+        path.write_bytes(whole[:at] + b"1" + whole[at + 1:])
+        with pytest.raises(ValueError, match="damaged"):
+            read_checkpoint(path)
+
+
+def test_a_run_whose_both_checkpoints_are_damaged_says_so(tmp_path):
+    config = replace(CONFIG, steps=7, out=tmp_path)
+    train(config)
+    for name in (CHECKPOINT, BEFORE):
+        (tmp_path / name).write_bytes(b"no safetensors")
+    with pytest.raises(ValueError, match=f"{CHECKPOINT}.*nor can the one before it.*{BEFORE}"):
+        train(config, resume=True)
+
+
+@pytest.mark.parametrize("fits, told", [(3, "2 fit"), (1, "1 fit"), (0, "try half")])
+def test_a_batch_too_large_for_the_memory_says_which_would_fit(fits, told):
+    """A card that holds so many items, as torch would say it."""
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(64))
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, image):
+            self.seen.add_(1)
+            if len(image) > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+            return image.flatten(1) @ self.weight[:, None]
+    model = Small()
+    with pytest.raises(ValueError, match=f"batch_size must fit into the memory of cpu, got 8.*: {told}"):
+        train(replace(CONFIG, steps=2, batch_size=8), model)
+    assert model.seen == 1                                      # what was tried leaves no trace
 
 
 def test_two_runs_in_one_folder(tmp_path):

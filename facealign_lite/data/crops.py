@@ -1,7 +1,7 @@
 """Crops: the square around a face that a network sees. Matrices are (2, 3), acting on (x, y) pixel centres."""
 
-from collections.abc import Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import cv2
@@ -15,7 +15,7 @@ from facealign_lite import geometry, markups
 from facealign_lite.arrays import finite, floats, number, plain
 
 from .augmentation import Augmentation
-from .samples import MAX_PIXELS, box_of, check_box, load_image, stacked_contours
+from .samples import MAX_PIXELS, box_of, check_box, check_sample, load_image, stacked_contours
 
 PIXELS = (np.uint8, np.uint16, np.float32, np.float64)       # what OpenCV resamples
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -185,15 +185,27 @@ class Crops(Dataset):
         margin: room around the box, see ``crop_matrix``.
 
     Raises:
-        ValueError: if there are no samples or one has neither box nor landmarks.
+        ValueError: if there are no samples, size, seed or margin cannot be, or augment is no ``Augmentation``; when a
+            crop is asked for, if its sample is none or has neither box nor landmarks.
     """
 
     def __init__(self, samples: Sequence[Any], size: int = 128, augment: Augmentation | None = None, seed: int = 0,
                  colour: bool = False, margin: float = MARGIN):
         if len(samples) == 0:
             raise ValueError("samples must not be empty")
-        self.samples, self.size, self.augment, self.seed = samples, size, augment, seed
-        self.colour, self.margin = colour, margin
+        if isinstance(samples, (str, bytes, Mapping)) or not hasattr(samples, "__getitem__"):
+            raise ValueError(f"samples must be a sequence, got {type(samples).__name__}")
+        for name, value, least in (("size", size, 1), ("seed", seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if augment is not None and not all(hasattr(augment, name) for name in ("placement", "photometry")):
+            raise ValueError(f"augment must be an Augmentation or None, got {type(augment).__name__}")
+        if not isinstance(colour, (bool, np.bool_)):
+            raise ValueError(f"colour must be True or False, got {colour!r}")
+        if not 0 < 1 + number(margin, "margin") < np.inf:
+            raise ValueError(f"1 + margin must be positive, got margin {margin!r}")
+        self.samples, self.size, self.augment, self.seed = samples, int(size), augment, int(seed)
+        self.colour, self.margin = bool(colour), margin
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -212,7 +224,7 @@ class Crops(Dataset):
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index must be in 0 .. {len(self) - 1}, got {index}")
-        sample = self.samples[index]
+        sample = check_sample(self.samples[index], f"samples[{index}]")
         table = markups.get(sample.markup)
         rng = np.random.default_rng((self.seed, epoch, index))
         matrix, mirrored = self._matrix(sample, index, rng)

@@ -10,6 +10,7 @@ import shutil
 import time
 import tokenize
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,8 @@ from facealign_lite import markups
 
 from .files import write_atomic
 from .locks import hold
-from .samples import CONTOUR_POINTS, Sample, box_of, load_image, stacked_contours
+from .samples import CONTOUR_POINTS, Sample, box_of, check_sample, load_image, stacked_contours
+from .workers import MOST_WORKERS, deaths_named
 
 FORMAT = 1
 ARRAYS = ("images", "landmarks", "visibility", "boxes", "anchors", "contours")
@@ -89,11 +91,13 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
         workers: processes that fetch (render) samples.
 
     Raises:
-        ValueError: if there are none, or sizes or markups differ.
-        OSError: if the disk refuses, or ``path`` is there and holds anything but a pack.
+        ValueError: if there are none, one is none, or sizes or markups differ.
+        OSError: if the disk refuses, ``path`` is there and holds anything but a pack, or a worker process dies.
     """
     if len(samples) == 0:
         raise ValueError("samples must not be empty")
+    if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 <= workers <= MOST_WORKERS:
+        raise ValueError(f"workers must be a whole number in 0 .. {MOST_WORKERS}, got {workers!r}")
     path = Path(os.path.realpath(path))                    # where a link points to, so that it stays a link
     lock = path.with_name(f".{path.name}.lock")
     with hold(lock, wait=True):                            # or what is looked at goes away between two looks
@@ -180,14 +184,14 @@ def _sweep(path: Path) -> None:
 
 def _write(folder: Path, samples: Sequence[Any], workers: int, progress: bool) -> None:
     # arrays as they are: as tensors, each would come through shared memory and keep a file open
-    loader = DataLoader(_Plain(samples), batch_size=None, num_workers=workers, collate_fn=_same)
+    loader = DataLoader(_Plain(samples), batch_size=None, num_workers=int(workers), collate_fn=_same)
     if progress:
         from tqdm.auto import tqdm
-        loader = tqdm(loader, unit="face")
+        loader = tqdm(loader, unit="face", total=len(samples))
     first = None
     landmarks, visibility, boxes, tags, anchors, contours = [], [], [], [], [], []
     # written, not mapped: a full disk kills a process that writes into a map, and raises OSError here
-    with open(folder / "images.npy", "xb") as images:
+    with open(folder / "images.npy", "xb") as images, deaths_named():
         for i, (image, points, visible, box, markup, tag, anchor, contour) in enumerate(loader):
             if first is None:
                 first = (image.shape, markup)
@@ -273,11 +277,12 @@ class _Plain:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple:
-        sample = self.samples[index]
+        sample = check_sample(self.samples[index], f"samples[{index}]")
         if sample.landmarks is None:
             raise ValueError(f"samples[{index}] must have landmarks, got None")
         points = np.asarray(sample.landmarks, np.float64)
         visible = np.ones(len(points), bool) if sample.visibility is None else np.asarray(sample.visibility, bool)
         box = box_of(points) if sample.box is None else np.asarray(sample.box, np.float64)
         anchors, contours = stacked_contours(sample)
-        return load_image(sample.image), points, visible, box, sample.markup, dict(sample.tags), anchors, contours
+        tags = dict(getattr(sample, "tags", {}))
+        return load_image(sample.image), points, visible, box, sample.markup, tags, anchors, contours

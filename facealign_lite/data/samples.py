@@ -86,6 +86,15 @@ class Sample:
             object.__setattr__(self, "contours", lines)
 
 
+def check_sample(sample: Any, name: str) -> Any:
+    """The same, if it has the attributes of ``Sample`` that tell where a face is; ValueError for everything else."""
+    missing = [part for part in ("image", "landmarks", "visibility", "box", "markup") if not hasattr(sample, part)]
+    if missing:
+        raise ValueError(f"{name} must be a Sample or have its attributes, got {type(sample).__name__} without "
+                         f"{', '.join(missing)}")
+    return sample
+
+
 def stacked_contours(sample: Any) -> tuple[NDArray[np.float64] | None, NDArray[np.float32] | None]:
     """Anchors (12, 2) and contours (13, CONTOUR_POINTS, 2) of a sample that knows both; else None, None."""
     anchors, contours = getattr(sample, "anchors", None), getattr(sample, "contours", None)

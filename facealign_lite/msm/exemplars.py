@@ -5,6 +5,7 @@ pixels. Points are complex numbers x + iy there: a turn and a change of size tog
 """
 
 import warnings
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from facealign_lite import markups
+from facealign_lite.arrays import finite, number, plain
 from facealign_lite.heatmaps import decode
 
 FRAME = 128                               # pixels, the side of the canonical frame
@@ -20,6 +22,7 @@ RADIUS = 2                                # r of Eq. 9 on the paper's map of 64 
                                           # pixels; the paper gives no number
 OUTLINE, INNER = 0.4, 0.6                 # Table IX: the best thresholds of landmark scores
 ROUNDS = 30                               # of K-means
+WIDEST = 1e6                              # pixels of a radius: beyond every map
 LEAST_SPREAD = 0.05                       # share of the mean shape's squared spread that tells size and turn
 Array = NDArray[np.float64]
 
@@ -42,13 +45,13 @@ def scores(heatmaps: ArrayLike, radius: float = RADIUS) -> Array:
 
     Source: MSM Eq. 9, around the place of Eq. 8.
     """
-    return peak_heat(torch.from_numpy(np.array(heatmaps, np.float64)), radius).numpy()
+    return peak_heat(torch.from_numpy(np.array(finite(heatmaps, "heatmaps"))), radius).numpy()
 
 
 def peak_heat(maps: Tensor, radius: float = RADIUS) -> Tensor:
     """``scores`` of tensors, on their device: (..., K, H, W) -> (..., K)."""
-    if not 0 <= radius < np.inf:
-        raise ValueError(f"radius must be at least 0, got {radius}")
+    if not 0 <= (radius := number(radius, "radius")) <= WIDEST:
+        raise ValueError(f"radius must be in [0, {WIDEST}], got {radius}")
     at = decode(maps, "argmax")[..., None]                                              # (..., K, 2, 1)
     height, width = maps.shape[-2:]
     x, y = (torch.arange(n, dtype=at.dtype, device=maps.device) for n in (width, height))
@@ -71,8 +74,9 @@ def clean_score(sigma: float, radius: float = RADIUS) -> float:
 
     Source: MSM Eq. 9 of the peak that the network was trained for; ours.
     """
-    if not (sigma > 0 and 0 <= radius < np.inf):
-        raise ValueError(f"sigma must be positive and radius at least 0, got {sigma} and {radius}")
+    sigma, radius = number(sigma, "sigma"), number(radius, "radius")
+    if not (sigma > 0 and 0 <= radius <= WIDEST):
+        raise ValueError(f"sigma must be positive and radius in [0, {WIDEST}], got {sigma} and {radius}")
     d = np.arange(-np.ceil(radius), np.ceil(radius) + 1)
     # the square of a sum along one axis: exp(-(x^2 + y^2) / 2 s^2) = exp(-x^2 / 2 s^2) exp(-y^2 / 2 s^2)
     along = np.exp(-(d / sigma) ** 2 / 2) @ np.clip(radius + 1 - np.abs(d), 0, 1)
@@ -98,10 +102,13 @@ def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, in
 
     Source: MSM Algorithm 2 lines 5 to 10, Table IX. Line 6 prints w max(w) where only w / max(w) is a share.
     """
-    scores, chosen = np.asarray(scores, np.float64), markups.get(markup)
+    scores, chosen = finite(scores, "scores"), markups.get(markup)
+    outline, inner, floor = number(outline, "outline"), number(inner, "inner"), number(floor, "floor")
+    if np.isnan([outline, inner, floor]).any():
+        raise ValueError(f"thresholds must be numbers, got {outline}, {inner} and {floor}")
     if scores.ndim < 1 or scores.shape[-1] != chosen.count:
         raise ValueError(f"scores must be (..., {chosen.count}) in markup {markup!r}, got shape {scores.shape}")
-    if not (np.isfinite(scores) & (scores >= 0)).all():
+    if not (scores >= 0).all():
         raise ValueError("scores must be finite and not negative")
     threshold = np.full(chosen.count, inner)
     threshold[list(chosen.groups["jaw"])] = outline
@@ -170,7 +177,7 @@ class ShapeDictionary:
         """
         from scipy.cluster.vq import kmeans2  # scipy takes half a second, and who reads faces needs none of it
 
-        shapes = canonical(shapes, markup)
+        shapes, n, seed = canonical(shapes, markup), _whole(n, "n"), _whole(seed, "seed")
         if not 1 <= n <= len(shapes):
             raise ValueError(f"n must be in 1 .. {len(shapes)}, the number of shapes, got {n}")
         with warnings.catch_warnings():
@@ -210,14 +217,18 @@ class ShapeDictionary:
 
         Source: MSM Eq. 10, 11, Algorithm 2 lines 11 to 13.
         """
-        k = len(self) if k is None else k
+        k, ridge = len(self) if k is None else _whole(k, "k"), number(ridge, "ridge")
         if not 1 <= k <= len(self):
             raise ValueError(f"k must be in 1 .. {len(self)}, the number of exemplars, got {k}")
         if not 0 <= ridge < np.inf:
             raise ValueError(f"ridge must not be negative, got {ridge}")
-        count, single = self._points.shape[1], np.ndim(shapes) == 2
-        given = _complex(np.asarray(shapes, np.float64)[None] if single else shapes, "shapes", count)
-        trust = np.ones(given.shape, bool) if reliable is None else np.atleast_2d(np.asarray(reliable))
+        for name, value in (("align", align), ("keep", keep)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {value!r}")
+        shapes = finite(shapes, "shapes")
+        count, single = self._points.shape[1], shapes.ndim == 2
+        given = _complex(shapes[None] if single else shapes, "shapes", count)
+        trust = np.ones(given.shape, bool) if reliable is None else np.atleast_2d(plain(reliable, "reliable"))
         if trust.dtype != bool or trust.shape != given.shape:
             raise ValueError(f"reliable must be bool of shape {given.shape}, got {trust.dtype} of {trust.shape}")
         v = trust.astype(np.float64)
@@ -278,12 +289,16 @@ def _spread(points: NDArray, v: Array) -> Array:
     return (v * np.abs(points - mean) ** 2).sum(1, keepdims=True)
 
 
+def _whole(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
 def _complex(points: ArrayLike, name: str, count: int | None = None) -> NDArray[np.complex128]:
-    points = np.asarray(points, np.float64)
+    points = finite(points, name)
     if points.ndim != 3 or points.shape[2] != 2 or 0 in points.shape or count not in (None, points.shape[1]):
         raise ValueError(f"{name} must be (N, {count or 'K'}, 2), got shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{name} must be finite, got NaN or infinity")
     return np.ascontiguousarray(points).view(np.complex128)[..., 0]
 
 

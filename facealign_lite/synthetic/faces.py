@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
@@ -66,7 +67,7 @@ class SyntheticFaces:
 
     def scene(self, index: int) -> Scene:
         """The recipe of face ``index``, to be changed with ``dataclasses.replace`` and given to ``render_face``."""
-        index = int(index)
+        index = operator.index(index)             # 1.7 is none
         if not -self.n <= index < self.n:
             raise IndexError(f"index {index} is outside a set of {self.n} faces")
         return draw(self.seed, index % self.n, self.style)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from numbers import Real
 
 import numpy as np
 
@@ -33,7 +34,11 @@ LEFT_OUT = ("ear-shape", "head/head-trans", "neck/measure-neck-height", "head/he
 
 @dataclass(frozen=True)
 class Style:
-    """How far a domain of rendered faces varies; chances are per face, angles in degrees."""
+    """How far a domain of rendered faces varies; chances are per face, angles in degrees.
+
+    Raises:
+        ValueError: if a field is no number, negative, or a chance is above 1.
+    """
 
     yaw: float = 60.0
     pitch: float = 30.0
@@ -48,6 +53,15 @@ class Style:
     hard_light: float = 0.3
     local_targets: int = 18      # identity targets drawn; 40 at full strength make monsters
     target_strength: float = 0.75
+
+    def __post_init__(self) -> None:
+        most = {"yaw": 180, "pitch": 180, "roll": 180, "local_targets": 1000, "target_strength": 100}
+        for name in (each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most.get(name, 1):
+                raise ValueError(f"{name} must be a number in 0 .. {most.get(name, 1)}, got {value!r}")
+        if self.local_targets % 1:
+            raise ValueError(f"local_targets must be whole, got {self.local_targets!r}")
 
 
 LID_FOLD = 7.41  # head units: no brow grows below

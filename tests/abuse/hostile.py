@@ -1,5 +1,9 @@
 """Arguments that no caller should give and some caller does: made from good ones, by a seeded generator."""
 
+import json
+from dataclasses import is_dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,9 +17,18 @@ KINDS = ("float16", "float32", "float64", "longdouble", ">f8", ">f4", "int8", "u
 TENSORS = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64")
 
 
+class OneOf(tuple):
+    """Good values of an argument and odd ones, of which one is taken at random and spoiled now and then."""
+
+
 def spoiled(rng, good):
     """A relative of a good argument, or something wholly else."""
-    if rng.random() < 0.25 or not isinstance(good, (np.ndarray, torch.Tensor, float, int)):
+    if isinstance(good, OneOf):
+        one = good[rng.integers(len(good))]
+        return spoiled(rng, one) if rng.random() < 0.3 else one
+    if rng.random() < 0.75 and isinstance(good, (list, tuple, dict)) and good:
+        return _part_spoiled(rng, good)
+    if rng.random() < 0.25 or isinstance(good, bool) or not isinstance(good, (np.ndarray, torch.Tensor, float, int)):
         return WRONG[rng.integers(len(WRONG))]
     if isinstance(good, (float, int)):
         return (good * -1, good * HUGE, good * TINY, float(good), np.float32(good), np.int64(good), str(good), [good],
@@ -27,6 +40,44 @@ def spoiled(rng, good):
         except (ValueError, TypeError, OverflowError, IndexError):         # NumPy itself does not make it
             pass
     return array
+
+
+def _part_spoiled(rng, good):
+    """A list or dict of which one part is spoiled, missing or there twice."""
+    if isinstance(good, dict):
+        keys = list(good)
+        key, way = keys[rng.integers(len(keys))], rng.integers(4)
+        rest = {k: v for k, v in good.items() if k != key}
+        return rest if way == 0 else rest | {"other": good[key]} if way == 1 else good | {key: spoiled(rng, good[key])}
+    at, way, parts = rng.integers(len(good)), rng.integers(6), list(good)
+    if way == 0:
+        del parts[at]
+    elif way == 1:
+        parts.append(parts[at])
+    else:
+        parts[at] = spoiled(rng, parts[at])
+    return type(good)(parts)
+
+
+def spoiled_json(rng, value):
+    """What was read from JSON, with another value somewhere in it."""
+    if isinstance(value, (dict, list)) and value and rng.random() < 0.8:
+        changed = _part_spoiled(rng, value) if rng.random() < 0.3 else value.copy()
+        keys = list(changed) if isinstance(changed, dict) else range(len(changed))
+        if len(keys):
+            key = keys[rng.integers(len(keys))]
+            changed[key] = spoiled_json(rng, changed[key])
+        return changed
+    return NO_RECORD[rng.integers(len(NO_RECORD))]
+
+
+NO_RECORD = (None, True, 0, -1, 1.5, 10**30, 1e308, float("nan"), float("inf"), "", "text", "x" * 5000, [], {}, [[]],
+             [None], {"a": {}}, [1, 2], [[[[1]]]], "1e400", -(10**400))
+
+
+def as_json(value):
+    """JSON text of anything: what JSON has not becomes its description."""
+    return json.dumps(value, default=repr)
 
 
 def _at_random(value):
@@ -68,8 +119,10 @@ CHANGES = tuple(_array_only(change) for change in (
 ))
 
 
-def has_no_number(value, most=1.7e308):
+def has_no_number(value: Any, most: float = 1.7e308) -> bool:
     """Whether NaN, infinity or what is above ``most`` is anywhere in an argument or a result."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = vars(value)
     if isinstance(value, (list, tuple)):
         return any(has_no_number(each, most) for each in value)
     if isinstance(value, dict):

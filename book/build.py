@@ -11,7 +11,7 @@ from pathlib import Path
 
 from facealign_lite.training import BUDGETS
 
-from . import assets, ledgers
+from . import assets, browser_models, ledgers
 from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
 
 INDEX = ROOT / "_build" / "html" / "index.html"
@@ -20,7 +20,8 @@ MARK = ROOT / "_build" / "html.sha256"  # what the HTML was built from
 
 def book_fingerprint() -> str:
     """Hash of all the HTML depends on."""
-    sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json"]
+    sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json",
+               browser_models.FOLDER]
     files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in ledgers.PAGES]
     return "\n".join([digest(files), *(f"{path.name} {fingerprint(path)}" for path in notebooks())])
 
@@ -51,10 +52,10 @@ def main() -> int:
     if BUDGET not in BUDGETS:
         print(f"BUDGET must be one of {' '.join(BUDGETS)}, got {BUDGET}", file=sys.stderr)
         return 2
-    with ThreadPoolExecutor(1) as aside:
-        fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
+    with ThreadPoolExecutor(2) as aside:       # npm works and networks are exported while the notebooks run
+        fetching, exporting = aside.submit(assets.fetch), aside.submit(browser_models.write)
         failures = run_stale()
-        missing = fetching.result()
+        missing, unwritten = fetching.result(), exporting.result()
     if failures:
         print(*failures, "The book is not built: mend the cells above.", sep="\n\n", file=sys.stderr)
         return 1
@@ -64,6 +65,8 @@ def main() -> int:
             "Install Node.js, or open the notebooks with `make lab`, to see them at work.",
             file=sys.stderr,
         )
+    if unwritten:
+        print(f"Built without the networks that read the reader's own photo, because {unwritten}", file=sys.stderr)
     if is_built():
         print("Nothing has changed since the book was built.")
     else:

@@ -96,7 +96,8 @@ def settings() -> dict[str, Any]:
 
 def kit() -> str:
     """The kit of the book's figures as a plain script."""
-    names = "clamp fixed make figure pane slider choice toggle table canvas handle SCORE HEAT colorAt legend place dots"
+    names = ("clamp fixed make figure pane slider choice toggle table canvas handle HEAT SCORE colorAt legend place dots "
+             "heatPicture")
     inner = f"{widgets.script()}\nreturn {{ {', '.join(names.split())} }};"
     return f"{NAME} = Object.assign({NAME} ?? {{}}, {{ kit: (() => {{\n{inner}\n}})() }});\n"
 

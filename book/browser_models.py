@@ -15,19 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from facealign_lite import detection, export, markups, tracking, widgets, zoo
+from facealign_lite import acenet, detection, export, markups, tracking, widgets, zoo
 from facealign_lite.data import MARGIN, write_atomic
 from facealign_lite.nets import blazeface
 
 from .executed import ROOT, digest
 
 FOLDER = ROOT / "_build" / "static" / "photo"      # what the page loads, as _static/photo
-NETWORKS = FOLDER / "networks.js"
+NETWORKS = FOLDER / "networks.js"                  # those that the page begins with
+CONTOURS = FOLDER / "contours.js"                  # ACE-Net, loaded when it is asked for
 MARK = FOLDER / "networks.sha256"                  # what the graphs were made of
 NAME = "window.yourPhoto"
+SAMPLE = np.s_[20:340, 65:385]                    # the face of scikit-image's astronaut, and what is around it
 
 
 # ---- graphs --------------------------------------------------------------------------------------------------------
@@ -53,6 +56,11 @@ def hourglass(path: Path) -> Path:
     return export.export(Maps(zoo.load("hourglass", "cpu")), path)
 
 
+def contours(path: Path) -> Path:
+    """The shipped ACE-Net: the same image -> maps (B, 25, 64, 64), heat of 12 anchors and 13 contours."""
+    return export.export(Maps(zoo.load("acenet", "cpu")), path)
+
+
 def face_finder(path: Path) -> Path:
     """The shipped detector: image (1, 3, H, W) in [-1, 1], sides multiples of 16 -> scores, boxes, points."""
     height, width = (torch.export.Dim(side, min=8, max=160) for side in ("height", "width"))
@@ -66,7 +74,7 @@ def face_finder(path: Path) -> Path:
     return path
 
 
-GRAPHS = {"hourglass": hourglass, "finder": face_finder}
+GRAPHS = {"hourglass": hourglass, "finder": face_finder, "contours": contours}
 
 
 # ---- scripts -------------------------------------------------------------------------------------------------------
@@ -88,34 +96,40 @@ def settings() -> dict[str, Any]:
         "FACE", "SURE", "WELL", "APART", "SEARCHED", "HALVED", "PROPOSED", "LEVEL", "OVERLAP")}
     two = {name: getattr(tracking, name) for name in ("LOW", "SETTLED", "INSIDE", "LOOKS", "RETRY")}
     smooth = tracking.OneEuro()
-    return {"margin": MARGIN, "size": zoo.load("hourglass", "cpu").config.image_size, "flip": table.flip,
+    ace = zoo.load("acenet", "cpu").config
+    return {"margin": MARGIN, "size": ace.image_size, "flip": table.flip, "map_flip": acenet.MAP_FLIP,
+            "anchors": acenet.ANCHORS, "contours": list(markups.CONTOURS), "read_sigma": ace.read_sigma,
+            "contour_low": ace.low, "contour_high": ace.high, "join": ace.join,
             "eyes": table.normalizers["inter_ocular"], "groups": dict(table.groups), "multiple": blazeface.MULTIPLE,
             **{name.lower(): value for name, value in (one | two).items()},
             "smallest": tracking.SMALLEST, "euro": [smooth.min_cutoff, smooth.beta, smooth.speed_cutoff]}
 
 
 def kit() -> str:
-    """The kit of the book's figures as a plain script."""
-    names = ("clamp fixed make figure pane slider choice toggle table canvas handle HEAT SCORE colorAt legend place dots "
-             "heatPicture")
-    inner = f"{widgets.script()}\nreturn {{ {', '.join(names.split())} }};"
+    """The kit of the book's figures, and what finds contours on maps, as a plain script."""
+    names = ("clamp fixed make figure pane slider choice toggle table canvas handle HEAT SCORE colorAt legend place "
+             "dots stroke heatPicture extract")
+    module, end = widgets.script("contour", "extraction"), "export default { render };"
+    if end not in module:
+        raise ValueError(f"a figure's script must end in {end!r}")
+    inner = f"{module.replace(end, '')}\nreturn {{ {', '.join(names.split())} }};"
     return f"{NAME} = Object.assign({NAME} ?? {{}}, {{ kit: (() => {{\n{inner}\n}})() }});\n"
 
 
 def made_of() -> str:
     """Hash of all that the graphs depend on."""
-    library = ROOT / "facealign_lite"
-    return digest([library / "nets", library / "export.py", library / "heatmaps.py", zoo.FOLDER / "hourglass.safetensors",
-                   blazeface.WEIGHTS, ROOT / "requirements.txt", Path(__file__)])
+    code = ("nets", "export.py", "heatmaps.py", "acenet.py", "assets/weights/hourglass.safetensors",
+            "assets/weights/acenet.safetensors", "assets/blazeface.safetensors")
+    return digest([*(ROOT / "facealign_lite" / name for name in code), ROOT / "requirements.txt", Path(__file__)])
 
 
 def is_fresh() -> bool:
     """Whether the graphs are there, made of what is here now."""
-    return NETWORKS.exists() and MARK.exists() and MARK.read_text() == made_of()
+    return all(file.exists() for file in (NETWORKS, CONTOURS, MARK)) and MARK.read_text() == made_of()
 
 
 def write_networks() -> None:
-    """The graphs and the sample photo, as one script."""
+    """The graphs and the sample photo, as scripts."""
     from skimage.data import astronaut
 
     MARK.unlink(missing_ok=True)
@@ -124,7 +138,8 @@ def write_networks() -> None:
         file = write(FOLDER / f"{name}.onnx")
         parts[name] = packed(file.read_bytes())
         file.unlink()
-    parts["sample"] = base64.b64encode(widgets.picture(astronaut())).decode()
+    write_atomic(CONTOURS, script({"contours": parts.pop("contours")}).encode())
+    parts["sample"] = base64.b64encode(widgets.picture(astronaut()[SAMPLE])).decode()
     write_atomic(NETWORKS, script({"networks": parts}).encode())
     MARK.write_text(before)
 
@@ -136,7 +151,8 @@ def write() -> str | None:
     (FOLDER / "kit.css").write_text((widgets.SCRIPTS / "kit.css").read_text(encoding="utf-8"), encoding="utf-8")
     if is_fresh():
         return None
-    NETWORKS.unlink(missing_ok=True)             # rather none, of which the page says so, than others
+    for file in (NETWORKS, CONTOURS):            # rather none, of which the page says so, than others
+        file.unlink(missing_ok=True)
     # in a process of its own, for notebooks run meanwhile and the exporter's silence would be theirs
     done = subprocess.run([sys.executable, "-m", "book.browser_models"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False)

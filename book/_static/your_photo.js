@@ -12,7 +12,7 @@ const root = document.getElementById("your-photo");
 if (!window.yourPhoto?.kit || !root) return;                  // built without them; the page says so
 const { kit, settings: S } = window.yourPhoto;
 const { clamp, fixed, make, figure, pane, slider, choice, toggle, table, canvas, handle, place, dots } = kit;
-const { HEAT, SCORE, colorAt, heatPicture, legend } = kit;
+const { HEAT, SCORE, colorAt, heatPicture, legend, stroke, extract } = kit;
 const home = new URL("./", document.currentScript.src);       // _static/
 const LARGEST = 2048;     // pixels of a picture's longer side; a larger picture is made smaller first
 const JUDGED = 16;        // boxes that are judged at most (the library: 64): more would take seconds here
@@ -48,14 +48,16 @@ function cropMatrix(box, angle = 0) {
   return [c, -s, middle - c * x + s * y, s, c, middle - s * x - c * y];
 }
 
-// The crop around a face that holds the line from eye to eye level; null if both eyes are one point.
-function uprightMatrix(points) {
-  const [right, left] = S.eyes.map((eye) => meanOf(eye.map((i) => points[i])));
+// The crop around points that holds the line from the right to the left eye level; null if both are one point.
+function levelMatrix(points, right, left) {
   const x = left[0] - right[0], y = left[1] - right[1], n = Math.hypot(x, y);
   if (!(n > 0)) return null;
   const level = [x / n, y / n, 0, -y / n, x / n, 0];
   return compose(cropMatrix(boxOf(points.map((p) => at(level, p)))), level);
 }
+
+// The same for 68 landmarks.
+const uprightMatrix = (points) => levelMatrix(points, ...S.eyes.map((eye) => meanOf(eye.map((i) => points[i]))));
 
 const mirrored = (matrix) => compose([-1, 0, S.size - 1, 0, 1, 0], matrix);
 
@@ -72,7 +74,7 @@ function turned(matrix, angle) {
 function fromCanvas(source, width, height) {
   const rgba = source.getContext("2d").getImageData(0, 0, width, height).data;
   const data = new Uint8Array(3 * width * height);
-  for (let i = 0, j = 0; j < data.length; i += 4) { data[j++] = rgba[i]; data[j++] = rgba[i + 1]; data[j++] = rgba[i + 2]; }
+  for (let i = 0, j = 0; j < data.length; i++) if (i % 4 < 3) data[j++] = rgba[i];            // without opacity
   return { width, height, planes: 3, data };
 }
 
@@ -165,7 +167,7 @@ function crop(picture, matrix) {
 
 // ---- heatmaps (heatmaps.py: "soft_argmax" and peak) --------------------------------------------------------------
 
-// Maps of logits (K, side, side) of one crop -> points in pixels of the crop, scores, and the masses they are read from.
+// Maps of logits (K, side, side) of one crop -> points in its pixels, scores, and the masses that these are read from.
 function read(logits, side) {
   const area = side * side, points = [], scores = [], mass = new Float32Array(logits.length);
   for (let k = 0; k < logits.length; k += area) {
@@ -199,8 +201,8 @@ async function unpack(text) {
 }
 
 const load = (address) => new Promise((done, fail) => {
-  const node = make("script", { src: new URL(address, home).href, onload: done, onerror: () => fail(new Absent(address)) });
-  document.head.append(node);
+  const onerror = () => fail(new Absent(address));
+  document.head.append(make("script", { src: new URL(address, home).href, onload: done, onerror }));
 });
 
 class Absent extends Error {}       // a script that the build did not write
@@ -211,8 +213,8 @@ const sessions = {};
 
 async function start() {
   if (typeof WebAssembly === "undefined" || typeof DecompressionStream === "undefined") {
-    throw new Plain("This browser cannot run the networks (it lacks WebAssembly or DecompressionStream). Open this page "
-      + "in a current Chrome, Edge, Firefox or Safari.");
+    throw new Plain("This browser cannot run the networks (it lacks WebAssembly or DecompressionStream). Open this "
+      + "page in a current Chrome, Edge, Firefox or Safari.");
   }
   await load("lib/onnxruntime-web.js");
   await load("photo/networks.js");
@@ -221,27 +223,40 @@ async function start() {
   ort = await import(URL.createObjectURL(module));
   Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: await unpack(runtime.wasm) });
   ort.env.logLevel = "error";
-  for (const name of ["hourglass", "finder"]) {
-    sessions[name] = await ort.InferenceSession.create(await unpack(networks[name]), { executionProviders: ["wasm"] });
-  }
-  delete runtime.wasm;
+  for (const name of ["hourglass", "finder"]) await open(name, networks[name]);
+}
+
+async function open(name, text) {
+  sessions[name] = await ort.InferenceSession.create(await unpack(text), { executionProviders: ["wasm"] });
+}
+
+// ACE-Net is loaded when it is first asked for.
+async function openContours() {
+  if (sessions.contours) return;
+  await load("photo/contours.js");
+  await open("contours", window.yourPhoto.contours);
 }
 
 // ---- looks (looks.py) --------------------------------------------------------------------------------------------
 
-// What the hourglass reads in crops of a grey picture, each by itself, in pixels of its crop.
-async function look(picture, matrices) {
+// What a network answers to crops of a grey picture: for each its maps (K, side, side).
+async function answers(name, picture, matrices) {
   const found = [], { size } = S;
   for (let from = 0; from < matrices.length; from += BATCH) {
     const some = matrices.slice(from, from + BATCH), image = new Float32Array(some.length * size * size);
     some.forEach((matrix, i) => image.set(crop(picture, matrix), i * size * size));
-    const { maps } = await sessions.hourglass.run({
+    const { maps } = await sessions[name].run({
       image: new ort.Tensor("float32", image, [some.length, 1, size, size]),
     });
     const [, count, side] = maps.dims, step = count * side * side;
-    some.forEach((_, i) => found.push(read(maps.data.subarray(i * step, (i + 1) * step), side)));
+    some.forEach((_, i) => found.push({ maps: maps.data.subarray(i * step, (i + 1) * step), side }));
   }
   return found;
+}
+
+// What the hourglass reads in crops of a grey picture, each by itself, in pixels of its crop.
+async function look(picture, matrices) {
+  return (await answers("hourglass", picture, matrices)).map(({ maps, side }) => read(maps, side));
 }
 
 // One reading of a crop and of its mirror image: x in the mirror is S - 1 - x, and left and right change names.
@@ -265,20 +280,108 @@ async function lookTwice(picture, box, angle = 0, looks = 2) {
   return inPicture(seen, matrix, box);
 }
 
-// A reading with its landmarks in pixels of the picture.
+// A reading with its landmarks, and curves, in pixels of the picture.
 function inPicture(seen, matrix, box) {
-  const back = invert(matrix);
-  return { ...seen, landmarks: seen.points.map((p) => at(back, p)), matrix, box: box ?? null };
+  const back = invert(matrix), lines = Object.entries(seen.curves ?? {});
+  const contours = Object.fromEntries(lines.map(([name, line]) => [name, line.map((p) => at(back, p))]));
+  return { ...seen, landmarks: seen.points.map((p) => at(back, p)), contours, matrix, box: box ?? null };
 }
 
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+
+// ---- contours (acenet.py, contours.py) ---------------------------------------------------------------------------
+
+// Anchors and contours from maps of heat: {points, scores} of the anchors, {curves} by name, in pixels of the crop.
+function readContours(maps, side) {
+  const area = side * side, zoom = S.size / side, toCrop = (p) => p.map((v) => (v + 0.5) * zoom - 0.5);
+  const points = [], scores = [], curves = {};
+  for (let k = 0; k < S.anchors; k++) {
+    const heat = maps.subarray(k * area, (k + 1) * area);
+    let best = 0, total = 0, x = 0, y = 0;
+    for (let i = 1; i < area; i++) if (heat[i] > heat[best]) best = i;
+    // ACE-Net Eq. 12: the centre of the heat about the hottest pixel
+    heat.forEach((h, i) => {
+      const u = i % side, v = Math.floor(i / side), d = Math.hypot(u - best % side, v - Math.floor(best / side));
+      if (d > S.read_sigma || !(h > 0)) return;
+      total += h;
+      x += h * u;
+      y += h * v;
+    });
+    points.push(toCrop(total > 0 ? [x / total, y / total] : [(side - 1) / 2, (side - 1) / 2]));
+    scores.push(clamp(heat[best], 0, 1));
+  }
+  S.contours.forEach((name, k) => {
+    const heat = maps.subarray((S.anchors + k) * area, (S.anchors + k + 1) * area);
+    const pieces = extract(heat, side, side, S.read_sigma, S.contour_low, S.contour_high).curves;
+    if (pieces.length) curves[name] = join(pieces, S.join).map(toCrop);
+  });
+  return { points, scores, curves, mass: maps, side };
+}
+
+// One curve from pieces that lie end to end: again and again the nearest whose end is at most `gap` away is put on. It
+// may not turn back, nor may the bridge to it, but for a few pixels by which two pieces overlap.
+function join([curve, ...others], gap) {
+  const NEAR = 3, dot = (a, b) => a[0] * b[0] + a[1] * b[1], minus = (a, b) => [a[0] - b[0], a[1] - b[1]];
+  const closed = (line) => line.length > 2 && line[0][0] === line.at(-1)[0] && line[0][1] === line.at(-1)[1];
+  const heading = (line) => minus(line.at(-1), line.at(-Math.min(line.length, 4)));
+  if (closed(curve)) return curve;
+  const pieces = others.filter((piece) => !closed(piece));
+  for (;;) {
+    let best = null, least = gap;
+    for (const own of [[...curve].reverse(), curve]) {
+      pieces.forEach((piece, i) => {
+        for (const other of [piece, [...piece].reverse()]) {
+          const bridge = minus(other[0], own.at(-1)), long = Math.hypot(...bridge);
+          const way = heading(own), [x, y] = heading([...other].reverse()), on = [-x, -y];
+          if (long > least || !(dot(way, on) > 0)) continue;
+          if (long > NEAR && !(Math.min(dot(way, bridge), dot(bridge, on)) > 0)) continue;
+          best = [i, [...own, ...other]];
+          least = long;
+        }
+      });
+    }
+    if (!best) return curve;
+    pieces.splice(best[0], 1);
+    curve = best[1];
+  }
+}
+
+// Maps of a crop and of its mirror image, averaged.
+function foldMaps(one, other) {
+  const { side } = one, area = side * side;
+  const maps = Float32Array.from(one.maps, (value, i) => {
+    const k = Math.floor(i / area), y = Math.floor(i % area / side), x = i % side;
+    return (value + other.maps[S.map_flip[k] * area + y * side + side - 1 - x]) / 2;
+  });
+  return { maps, side };
+}
+
+// The upright crop of anchors and contours; null where a contour is missing: anchors alone do not reach the chin.
+function uprightContours({ points, curves }) {
+  if (Object.keys(curves).length < S.contours.length) return null;
+  const right = meanOf(points.slice(0, 2)), left = meanOf(points.slice(2, 4));         // corners of the eyes
+  return levelMatrix([...points, ...Object.values(curves).flat()], right, left);
+}
+
+// As lookTwice, by ACE-Net.
+async function contoursTwice(picture, box, angle = 0, looks = 2) {
+  let matrix = cropMatrix(box, angle);
+  let [seen] = await answers("contours", picture, [matrix]);
+  if (looks === 2) {
+    const straight = uprightContours(readContours(seen.maps, seen.side));
+    if (straight) matrix = compose(straight, matrix);
+    seen = foldMaps(...await answers("contours", picture, [matrix, mirrored(matrix)]));
+  }
+  return inPicture(readContours(seen.maps, seen.side), matrix, box);
+}
 
 // ---- the search for a face (detection.py) ------------------------------------------------------------------------
 
 // The picture turned by quarters against the clock, and the map back from it.
 function quarterTurned(picture, quarters) {
   const { width: w, height: h, planes } = picture;
-  const back = [[1, 0, 0, 0, 1, 0], [0, -1, w - 1, 1, 0, 0], [-1, 0, w - 1, 0, -1, h - 1], [0, 1, 0, -1, 0, h - 1]][quarters];
+  const back = [[1, 0, 0, 0, 1, 0], [0, -1, w - 1, 1, 0, 0], [-1, 0, w - 1, 0, -1, h - 1],
+    [0, 1, 0, -1, 0, h - 1]][quarters];
   if (!quarters) return [picture, back];
   const [width, height] = quarters % 2 ? [h, w] : [w, h], data = new Uint8Array(picture.data.length);
   for (let y = 0, n = 0; y < height; y++) {
@@ -296,28 +399,34 @@ async function propose(picture, quarters = 0) {
   let scale = 1;
   const found = [];
   for (;;) {
-    const { width, height, data } = seen, room = [height, width].map((n) => Math.max(128, Math.ceil(n / S.multiple) * S.multiple));
+    const { width, height, data } = seen;
+    const room = [height, width].map((n) => Math.max(128, Math.ceil(n / S.multiple) * S.multiple));
     const area = room[0] * room[1], image = new Float32Array(3 * area).fill(-1);
     for (let y = 0, i = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) for (let k = 0; k < 3; k++) image[k * area + y * room[1] + x] = data[i++] / 127.5 - 1;
+      for (let x = 0, n = y * room[1]; x < width; x++, n++) {
+        for (let k = 0; k < 3; k++) image[k * area + n] = data[i++] / 127.5 - 1;
+      }
     }
     const told = await sessions.finder.run({ image: new ort.Tensor("float32", image, [1, 3, ...room]) });
     told.scores.data.forEach((score, i) => {
       if (!(score > S.proposed)) return;
-      const full = (v) => (v + 0.5) / scale - 0.5, points = told.points.data.subarray(12 * i, 12 * i + 4);
-      found.push({ score, box: Array.from(told.boxes.data.subarray(4 * i, 4 * i + 4), full), eyes: Array.from(points, full) });
+      const full = (values) => Array.from(values, (v) => (v + 0.5) / scale - 0.5);
+      const box = full(told.boxes.data.subarray(4 * i, 4 * i + 4));
+      found.push({ score, box, eyes: full(told.points.data.subarray(12 * i, 12 * i + 4)) });     // of six points two
     });
     if (Math.max(height, width) <= S.halved) break;
     seen = shrink(seen, Math.ceil(width / 2), Math.ceil(height / 2));
     scale /= 2;
   }
   return distinct(found).map(({ score, box, eyes }) => {
-    const right = at(back, eyes.slice(0, 2)), left = at(back, eyes.slice(2)), side = box[2] - box[0], high = box[3] - box[1];
+    const right = at(back, eyes.slice(0, 2)), left = at(back, eyes.slice(2));
+    const wide = box[2] - box[0], high = box[3] - box[1];
     const angle = -Math.atan2(left[1] - right[1], left[0] - right[0]);
     // the landmarks' box is as large and lies lower, as the face sees it, by a twenty-fifth
     const [x, y] = at(back, [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]);
-    const u = x + 0.04 * side * Math.sin(angle), v = y + 0.04 * high * Math.cos(angle);
-    return { score, box: [u - side / 2, v - high / 2, u + side / 2, v + high / 2], angle: Math.abs(angle) < S.level ? 0 : angle };
+    const u = x + 0.04 * wide * Math.sin(angle), v = y + 0.04 * high * Math.cos(angle);
+    const moved = [u - wide / 2, v - high / 2, u + wide / 2, v + high / 2];
+    return { score, box: moved, angle: Math.abs(angle) < S.level ? 0 : angle };
   });
 }
 
@@ -350,7 +459,8 @@ async function judge(picture, proposed) {
   const faces = kept.map(({ angle }, i) => {
     const [straight, mirror, ...others] = seen.slice(4 * i, 4 * i + 4);
     const points = straight.landmarks.map((p, k) => meanOf([p, mirror.landmarks[S.flip[k]]])), box = boxOf(points);
-    const spread = mean(others.flatMap(({ landmarks }) => landmarks.map(([x, y], k) => Math.hypot(x - points[k][0], y - points[k][1]))));
+    const spread = mean(others.flatMap(({ landmarks }) => landmarks.map(([x, y], k) =>
+      Math.hypot(x - points[k][0], y - points[k][1]))));
     const sure = mean(seen.slice(4 * i, 4 * i + 4).flatMap((one) => one.scores));
     return { box, angle, score: sure * Math.max(0, 1 - spread / Math.max(sideOf(box), 1e-9) / S.apart) };
   });
@@ -448,7 +558,7 @@ function refusal(error) {
 // ---- the figure --------------------------------------------------------------------------------------------------
 
 const PARTS = [["jaw", "jaw"], ["brow", "brows"], ["eye", "eyes"], ["nose", "nose"], ["mouth", "mouth"]];
-const BOX = "#ffd23f";
+const BOX = "#ffd23f", LINE = "#5ec8ff";
 
 function build() {
   const state = {
@@ -456,12 +566,12 @@ function build() {
     box: null, face: null,                     // what is looked at, what was read there
     heat: null, cropped: null,                 // pictures made of that
     stream: null,                              // of the camera
-    dots: true, maps: true, strength: 0.8, which: -1, looks: 2,
+    network: "hourglass", dots: true, maps: true, strength: 0.8, which: -1, looks: 2,
   };
   const fig = figure(root, {
     label: "Your own photo: landmarks and heatmaps",
-    help: "Drop a picture anywhere on this figure, paste one, or use the buttons. Drag the yellow box by its corners or "
-      + "its middle, or move them by the arrow keys. Nothing leaves this page.",
+    help: "Drop a picture anywhere on this figure, paste one, or use the buttons. Drag the yellow box by its corners "
+      + "or the ring on its upper side, or move these by the arrow keys. Nothing leaves this page.",
   });
 
   // ---- one thing after another: what was asked for last is done next, what lies between is left out
@@ -476,8 +586,8 @@ function build() {
       try {
         await now();
       } catch (error) {
-        fig.say(error instanceof Plain ? error.message : `Something went wrong (${error.message}). Load the page anew.`);
-        if (!(error instanceof Plain)) console.warn(error);
+        if (error instanceof Plain) fig.say(error.message);
+        else fig.say(`Something went wrong (${error.message}). Load the page anew.`);
       }
       fig.paint();
     }
@@ -513,16 +623,23 @@ function build() {
       if (state.which >= 0 && k !== state.which * area) continue;
       for (let i = 0; i < area; i++) heat[i] = Math.max(heat[i], mass[k + i]);
     }
-    state.heat = heatPicture(heat, side, side, { top: 0.25, overlay: true });
+    // an hourglass spreads a mass of 1 over its map, ACE-Net's heat is 1 on a line
+    state.heat = heatPicture(heat, side, side, { top: state.face.curves ? 1 : 0.15, overlay: true });
   }
 
-  const told = (face, extra) => fig.say(`${extra} The network is ${percentOf(mean(face.scores))} sure of its 68 landmarks.`
-    + (mean(face.scores) < 0.3 ? " That is little: the face may be hidden, turned far, or not in the box." : ""));
-  const percentOf = (v) => `${Math.round(100 * v)}\u00a0%`;
+  // below this mean score landmarks are often wrong (align.Alignment)
+  const UNSURE = 0.3;
+  const told = (face, before) => fig.say(`${before} Mean score ${fixed(mean(face.scores), 2)}.`
+    + (mean(face.scores) < UNSURE ? " That is low: the face may be hidden, turned far, or not in the box." : ""));
+
+  async function readFace(box, angle) {
+    if (state.network === "contours") await openContours();
+    return (state.network === "contours" ? contoursTwice : lookTwice)(state.plain, box, angle, state.looks);
+  }
 
   async function readBox() {
     const start = performance.now(), box = [...state.box];
-    found(await lookTwice(state.plain, box, 0, state.looks));
+    found(await readFace(box, 0));
     told(state.face, `Read in the box in ${Math.round(performance.now() - start)} ms.`);
   }
 
@@ -535,13 +652,13 @@ function build() {
       const { width: w, height: h } = state.rgb, half = Math.min(w, h) / 4;
       state.box = [w / 2 - half, h / 2 - half, w / 2 + half, h / 2 + half];
       found(null);
-      throw new Plain("No face was found. Drag the yellow box around one, from the brows to the chin; or take a picture "
-        + "in which the face is larger, lighter, or more to the front.");
+      throw new Plain("No face was found. Drag the yellow box around one, from the brows to the chin; or take a "
+        + "picture in which the face is larger, lighter, or more to the front.");
     }
     state.box = seen.box;
-    found(await lookTwice(state.plain, seen.box, seen.angle, state.looks));
-    const others = seen.count > 1 ? ` the largest of ${seen.count} faces,` : "";
-    told(state.face, `Found,${others} in ${Math.round(between - start)} ms and read in `
+    found(await readFace(seen.box, seen.angle));
+    const others = seen.count > 1 ? ` the largest of ${seen.count} faces` : "";
+    told(state.face, `Found${others} in ${Math.round(between - start)} ms and read in `
       + `${Math.round(performance.now() - between)} ms.`);
   }
 
@@ -563,8 +680,8 @@ function build() {
 
   async function follow() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Plain("This browser gives no camera to this page: it must come from https or from this computer. Choose "
-        + "a picture instead.");
+      throw new Plain("This browser gives no camera to this page: it must come from https or from this computer. "
+        + "Choose a picture instead.");
     }
     fig.say("Waiting for the camera \u2026");
     const wanted = { video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } };
@@ -594,6 +711,12 @@ function build() {
         seen = face && await settle(state.plain, cropMatrix(face.box));
       }
       expected = seen?.following ?? null;
+      if (seen && state.network === "contours") {              // one look, where the hourglass has settled
+        await openContours();
+        const [{ maps, side }] = await answers("contours", state.plain, [expected]);
+        seen = { ...inPicture(readContours(maps, side), expected), box: seen.box };
+      }
+      if (motion && seen?.points.length !== motion.points.length) motion = null;
       if (seen) {
         motion = smoothed(motion, seen.landmarks, seconds, sideOf(seen.box));
         seen.landmarks = motion.points;
@@ -602,8 +725,8 @@ function build() {
       times.push(seconds);
       if (times.length > 20) times.shift();
       state.rate = (times.length - 1) / (times.at(-1) - times[0]);
-      fig.say(seen ? `Following your face, ${fixed(state.rate, 0)} frames a second; ${percentOf(mean(seen.scores))} sure.`
-        : "No face is seen. Come nearer, look into the camera, and have light in front of you.");
+      fig.say(seen ? `Following your face, ${fixed(state.rate, 0)} frames a second. Mean score `
+        + `${fixed(mean(seen.scores), 2)}.` : "No face is seen. Come nearer, look into the camera, and have light in front of you.");
       fig.paint();
     }
     close();
@@ -615,11 +738,12 @@ function build() {
     const { width, height } = state.shown ?? { width: 4, height: 3 }, wide = Math.max(width, height);
     return [(width - wide) / 2 - 0.5, -0.5, wide, height];
   };
-  const marks = (context, points, radius) => {
+  const marks = (context, points, lines, radius) => {
     if (!state.dots || !state.face) return;
     const fill = (i) => `rgb(${colorAt(SCORE, state.face.scores[i])})`;
+    for (const line of Object.values(lines)) stroke(context, line, { color: LINE, width: 0.8 * radius });
     dots(context, points, { radius, fill });
-    if (state.which >= 0) dots(context, [points[state.which]], { radius: 1.9 * radius, fill });
+    if (points[state.which]) dots(context, [points[state.which]], { radius: 1.9 * radius, fill: "#fff" });
   };
   const heat = (context) => {
     if (!state.maps || !state.face) return;
@@ -639,7 +763,8 @@ function build() {
         context.transform(a, d, b, e, c, f);
         heat(context);
         context.restore();
-        marks(context, state.face.landmarks, Math.max(1.4 * unit, Math.min(2.6 * unit, sideOf(boxOf(state.face.landmarks)) / 70)));
+        const radius = clamp(sideOf(boxOf(state.face.landmarks)) / 70, 1.4 * unit, 2.6 * unit);
+        marks(context, state.face.landmarks, state.face.contours, radius);
       }
       if (state.box) {
         const [left, top, right, bottom] = state.box;
@@ -659,29 +784,37 @@ function build() {
       if (!state.face) return;
       place(context, state.cropped, -0.5, -0.5, S.size, S.size, false);
       heat(context);
-      marks(context, state.face.points, 1.9 * unit);
+      marks(context, state.face.points, state.face.curves ?? {}, 1.9 * unit);
     },
   });
   const side = pane(fig, "What the network sees", inside.box, 220);
-  side.append(legend(HEAT.slice(2), "heat: low", "high"), legend(SCORE, "dots: unsure", "sure"), table(fig, {
-    caption: "How sure, by part of the face",
-    rows: () => [...PARTS, [null, "all"]].map(([group, name]) => {
+  side.append(legend(HEAT.slice(2), "heat: little", "much"), legend(SCORE, "dots: score 0", "1"), table(fig, {
+    caption: "Mean score, by part of the face",
+    rows: () => state.face?.curves ? [
+      { cells: ["anchors", fixed(mean(state.face.scores), 2)] },
+      { cells: ["contours found", `${Object.keys(state.face.curves).length} of ${S.contours.length}`] },
+    ] : [...PARTS, [null, "all"]].map(([group, name]) => {
       const scores = state.face?.scores, of = scores && (group ? S.groups[group].map((i) => scores[i]) : scores);
-      return { cells: [name, of ? percentOf(mean(of)) : "\u2013"], strong: !group };
+      return { cells: [name, of ? fixed(mean(of), 2) : "\u2013"], strong: !group };
     }),
   }));
 
-  // ---- the box: two corners and the middle
+  // ---- the box: two corners, and the middle of its upper side, which moves all of it
   const LEAST = 8;
   const moveBox = (box) => { state.box = box; work(readBox); };
   const everywhere = () => [-0.5, -0.5, state.shown.width - 0.5, state.shown.height - 0.5];
-  const about = () => state.box ? `box of ${Math.round(state.box[2] - state.box[0])} by `
-    + `${Math.round(state.box[3] - state.box[1])} pixels at ${Math.round(state.box[0])}, ${Math.round(state.box[1])}` : "no box";
+  const about = () => {
+    if (!state.box) return "no box";
+    const [l, t, r, b] = state.box.map(Math.round);
+    return `box of ${r - l} by ${b - t} pixels at ${l}, ${t}`;
+  };
   const grips = [
-    ["Upper left corner of the box", ([l, t]) => [l, t], ([x, y], [, , r, b]) => [Math.min(x, r - LEAST), Math.min(y, b - LEAST), r, b]],
-    ["Lower right corner of the box", ([, , r, b]) => [r, b], ([x, y], [l, t]) => [l, t, Math.max(x, l + LEAST), Math.max(y, t + LEAST)]],
-    ["Middle of the box", ([l, t, r, b]) => [(l + r) / 2, (t + b) / 2], ([x, y], [l, t, r, b]) =>
-      [x - (r - l) / 2, y - (b - t) / 2, x + (r - l) / 2, y + (b - t) / 2]],
+    ["Upper left corner of the box", ([l, t]) => [l, t], ([x, y], [, , r, b]) =>
+      [Math.min(x, r - LEAST), Math.min(y, b - LEAST), r, b]],
+    ["Lower right corner of the box", ([, , r, b]) => [r, b], ([x, y], [l, t]) =>
+      [l, t, Math.max(x, l + LEAST), Math.max(y, t + LEAST)]],
+    ["The whole box", ([l, t, r]) => [(l + r) / 2, t], ([x, y], [l, t, r, b]) =>
+      [x - (r - l) / 2, y, x + (r - l) / 2, y + b - t]],
   ].map(([label, get, set]) => handle(fig, main, {
     label, anywhere: false, step: 1, describe: about, bounds: everywhere,
     get: () => state.box ? get(state.box) : [0, 0], set: (p) => moveBox(set(p, state.box)),
@@ -694,7 +827,7 @@ function build() {
     fig.controls.append(node);
     return node;
   };
-  const file = make("input", { type: "file", accept: "image/*", "aria-label": "Picture file", class: "fk-hidden", tabindex: -1 });
+  const file = make("input", { type: "file", accept: "image/*", "aria-label": "Picture file", hidden: true });
   file.addEventListener("change", () => { if (file.files[0]) show(file.files[0]); file.value = ""; });
   fig.controls.append(file);
   button("Choose a picture", () => file.click());
@@ -705,13 +838,26 @@ function build() {
   fig.controls.append(switches);
   toggle(fig, { label: "landmarks", value: true, parent: switches, onChange: (on) => { state.dots = on; } });
   toggle(fig, { label: "heatmaps", value: true, parent: switches, onChange: (on) => { state.maps = on; } });
-  slider(fig, {
-    label: "heatmap of", min: -1, max: 67, value: -1, format: (k) => k < 0 ? "all 68" : `landmark ${k}`,
-    onInput: (k) => { state.which = k; warm(); },
+  const named = (k) => {
+    if (state.network === "hourglass") return k < 0 ? "all 68" : `landmark ${k}`;
+    return k < 0 ? "all 25" : k < S.anchors ? `anchor ${k}` : S.contours[k - S.anchors].replaceAll("_", " ");
+  };
+  const which = slider(fig, {
+    label: "heatmap of", min: -1, max: 67, value: -1, format: named, onInput: (k) => { state.which = k; warm(); },
   });
   slider(fig, {
-    label: "strength of the heat", min: 0, max: 1, step: 0.05, value: state.strength, format: percentOf,
+    label: "strength of the heat", min: 0, max: 1, step: 0.05, value: state.strength,
+    format: (v) => `${Math.round(100 * v)}\u00a0%`,
     onInput: (v) => { state.strength = v; },
+  });
+  choice(fig, {
+    label: "network", options: [["hourglass", "68 landmarks"], ["contours", "contours"]], value: "hourglass",
+    onChange: (name) => {
+      state.network = name;
+      which.input.max = name === "hourglass" ? S.flip.length - 1 : S.map_flip.length - 1;
+      which.value = state.which = -1;
+      if (state.box && !state.stream) work(readBox);
+    },
   });
   choice(fig, {
     label: "looks", options: [[1, "one"], [2, "two"]], value: 2,
@@ -742,13 +888,15 @@ const words = make("p", { role: "status" }, "Loading the networks (8 megabytes, 
 root.replaceChildren(words);
 window.yourPhoto.ready = start().then(() => {
   const page = build();
-  window.yourPhoto.page = { ...page, S, find, lookTwice, grey, shrink, crop, fromCanvas };   // for the tests, and the curious
+  // for the tests, and for the curious
+  window.yourPhoto.page = { ...page, find, lookTwice, contoursTwice, openContours, grey, shrink, crop, fromCanvas };
   page.sample();
 }).catch((error) => {
   const absent = "This copy of the book was built without what runs networks in a page. Build it with Node.js on the "
-    + "computer (`make book` fetches the rest through npm), and this page comes alive. Meanwhile chapter 0 does the same "
-    + "in a notebook.";
+    + "computer (make book fetches the rest through npm), and this page comes alive. Meanwhile chapter 0 does the "
+    + "same in a notebook.";
   words.textContent = error instanceof Absent ? absent : error instanceof Plain ? error.message
-    : `The networks could not be started (${error.message}). Open this page in a current Chrome, Edge, Firefox or Safari.`;
+    : `The networks could not be started (${error.message}). Open this page in a current Chrome, Edge, Firefox or `
+      + "Safari.";
 });
 })();

@@ -445,7 +445,7 @@ function distinct(found) {
 }
 
 // Those of the boxes that hold a face. Faceness is mean score times agreement, and agreement is
-// 1 - (mean distance of the readings of a turned crop) / (apart x the face's side): what is no face is read differently.
+// 1 - (mean distance of the readings of a turned crop) / (apart x the face's side): what is no face is read otherwise.
 async function judge(picture, proposed) {
   const plain = grey(picture), chosen = [...proposed].sort((a, b) => b.score - a.score).slice(0, JUDGED);
   const first = chosen.map(({ box, angle }) => cropMatrix(box, angle)), kept = [], looks = [];
@@ -726,7 +726,8 @@ function build() {
       if (times.length > 20) times.shift();
       state.rate = (times.length - 1) / (times.at(-1) - times[0]);
       fig.say(seen ? `Following your face, ${fixed(state.rate, 0)} frames a second. Mean score `
-        + `${fixed(mean(seen.scores), 2)}.` : "No face is seen. Come nearer, look into the camera, and have light in front of you.");
+        + `${fixed(mean(seen.scores), 2)}.`
+        : "No face is seen. Come nearer, look into the camera, and have light in front of you.");
       fig.paint();
     }
     close();

@@ -1,4 +1,4 @@
-"""What the page "Your own photo" computes with: graphs answer as their networks, and missing ones are not covered up."""
+"""What the page "Your own photo" computes with: graphs answer as networks do, and missing ones are not covered up."""
 
 import base64
 import gzip

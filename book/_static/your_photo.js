@@ -890,7 +890,8 @@ root.replaceChildren(words);
 window.yourPhoto.ready = start().then(() => {
   const page = build();
   // for the tests, and for the curious
-  window.yourPhoto.page = { ...page, find, lookTwice, contoursTwice, openContours, grey, shrink, crop, fromCanvas };
+  const parts = { find, lookTwice, contoursTwice, openContours, readContours, grey, shrink, crop, fromCanvas };
+  window.yourPhoto.page = { ...page, ...parts };
   page.sample();
 }).catch((error) => {
   const absent = "This copy of the book was built without what runs networks in a page. Build it with Node.js on the "

@@ -8,11 +8,12 @@ import threading
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage.data import astronaut
 
 from book import assets, browser_models
 from book.executed import ROOT
-from facealign_lite import geometry
+from facealign_lite import geometry, looks, zoo
 from facealign_lite.align import align
 from facealign_lite.data import crop, crop_matrix, grey
 
@@ -145,7 +146,7 @@ def put(page, image):
     }""", base64.b64encode(png(image)).decode())
 
 
-@pytest.mark.parametrize("image, box, looks", [
+@pytest.mark.parametrize("image, box, times", [
     (PHOTO, BOX, 2),
     (PHOTO, BOX, 1),
     (PHOTO, (170.0, 80.5, 284.0, 190.25), 2),                                       # loose
@@ -153,11 +154,11 @@ def put(page, image):
     (cv2.resize(PHOTO, (1800, 1800), interpolation=cv2.INTER_CUBIC), tuple(3.5 * v for v in BOX), 2),   # averaged first
     (cv2.resize(PHOTO, (150, 150), interpolation=cv2.INTER_AREA), tuple(0.293 * v for v in BOX), 2),    # enlarged
 ], ids=["tight", "one look", "loose", "cut off", "large", "small"])
-def test_a_given_box_is_read_as_by_the_library(shared, image, box, looks):
+def test_a_given_box_is_read_as_by_the_library(shared, image, box, times):
     put(shared, image)
     found = shared.evaluate("""([box, looks]) => yourPhoto.page.lookTwice(plain, box, 0, looks)
-      .then(({ box, landmarks, scores }) => ({ box, landmarks, scores }))""", [box, looks])
-    assert_same(found, align(image, box, looks=looks))
+      .then(({ box, landmarks, scores }) => ({ box, landmarks, scores }))""", [box, times])
+    assert_same(found, align(image, box, looks=times))
 
 
 @pytest.mark.parametrize("image", [
@@ -192,19 +193,39 @@ def test_pictures_are_made_smaller_as_by_opencv(shared, width, height):
     assert np.abs(np.reshape(found, wanted.shape) - wanted.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("looks", [1, 2])
-def test_contours_are_those_of_the_library(shared, looks):
+@pytest.mark.parametrize("times", [1, 2])
+def test_contours_are_those_of_the_library(shared, times):
     put(shared, PHOTO)
     found = shared.evaluate("""([box, looks]) => yourPhoto.page.openContours().then(() =>
       yourPhoto.page.contoursTwice(plain, box, 0, looks)).then(({ landmarks, scores, contours }) => (
-      { landmarks, scores, contours }))""", [BOX, looks])
-    wanted = align(PHOTO, BOX, model="acenet", looks=looks)
+      { landmarks, scores, contours }))""", [BOX, times])
+    wanted = align(PHOTO, BOX, model="acenet", looks=times)
     np.testing.assert_allclose(found["landmarks"], wanted.anchors, atol=0.1)
     assert_same_scores(found["scores"], wanted.scores)
     assert list(found["contours"]) == list(wanted.contours)
-    for name, line in wanted.contours.items():
-        assert np.linalg.norm(geometry.resample(found["contours"][name], 50) - geometry.resample(line, 50),
-                              axis=1).max() < 0.1, name
+    # a grey level more or less may put one more ridge pixel into a curve, which then bends there by a part of a pixel
+    off = np.concatenate([apart(found["contours"][name], line) for name, line in wanted.contours.items()])
+    assert np.quantile(off, 0.98) < 0.1 and off.max() < 0.5
+
+
+def apart(one, other):
+    return np.linalg.norm(geometry.resample(one, 50) - geometry.resample(other, 50), axis=1)
+
+
+def test_the_same_maps_are_the_same_contours(shared):
+    """With no grey level between them: what is traced in JavaScript is what is traced in Python."""
+    network = zoo.load("acenet", "cpu")
+    with torch.inference_mode():
+        maps = network(looks.cut(PHOTO, [crop_matrix(BOX, 128)], network))[-1]
+        wanted = network.read([maps])
+    text = base64.b64encode(maps.numpy().astype("<f4").tobytes()).decode()
+    found = shared.evaluate("""text => yourPhoto.page.readContours(
+      new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer), 64)""", text)
+    np.testing.assert_allclose(found["points"], wanted.points[0].numpy(), atol=1e-3)
+    np.testing.assert_allclose(found["scores"], wanted.scores[0].numpy(), atol=1e-5)
+    assert list(found["curves"]) == list(wanted.contours[0])
+    for name, line in wanted.contours[0].items():
+        assert apart(found["curves"][name], line).max() < 0.01, name
 
 
 # ---- the figure ----------------------------------------------------------------------------------------------------

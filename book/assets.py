@@ -9,13 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from . import browser_models
 from .executed import ROOT
 
 HERE = ROOT / "book"
 NPM = ROOT / "_build" / "npm"  # where npm works
 LIB = ROOT / "_build" / "static" / "lib"  # what the pages load, as _static/lib
 FONTS = LIB / "@jupyter-widgets" / "html-manager" / "dist"  # where embed-amd.js looks for its fonts
-SCRIPTS = ("require.js", "embed-amd.js", "anywidget.js", "mathjax-tex-svg.js")
+RUNTIME = "onnxruntime-web.js"  # networks at work in a page: see browser_models
+SCRIPTS = ("require.js", "embed-amd.js", "anywidget.js", "mathjax-tex-svg.js", RUNTIME)
 
 
 def present() -> bool:
@@ -47,6 +49,12 @@ def fetch() -> str | None:
     shutil.copy(modules / "mathjax" / "es5" / "tex-svg.js", LIB / "mathjax-tex-svg.js")
     shutil.copy(Path(anywidget.__file__).parent / "nbextension" / "index.js", LIB / "anywidget.js")
     shutil.copy(manager / "embed-amd.js", LIB)
+    # the build without graphics cards or threads: one module and one WebAssembly file, which no page may fetch from
+    # the disk, and which are therefore put into a script
+    onnx = modules / "onnxruntime-web" / "dist"
+    runtime = {"module": onnx / "ort.wasm.bundle.min.mjs", "wasm": onnx / "ort-wasm-simd-threaded.wasm"}
+    parts = {name: browser_models.packed(file.read_bytes()) for name, file in runtime.items()}
+    (LIB / RUNTIME).write_text(browser_models.script({"runtime": parts}), encoding="utf-8")
     FONTS.mkdir(parents=True, exist_ok=True)
     for font in manager.glob("*.woff2"):
         shutil.copy(font, FONTS)

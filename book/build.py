@@ -14,7 +14,7 @@ from facealign_lite.data.files import write_atomic
 from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import BUDGETS
 
-from . import assets, ledgers, tested
+from . import assets, browser_models, ledgers, tested
 from .executed import BUDGET, ROOT, NotebookError, digest, fingerprint, hand_over, is_fresh, notebooks, run
 
 INDEX = ROOT / "_build" / "html" / "index.html"
@@ -24,7 +24,8 @@ LOCK = ROOT / "_build" / "lock"  # whoever builds
 
 def book_fingerprint() -> str:
     """Hash of all the HTML depends on."""
-    sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json"]
+    sources = [ROOT / "book", ROOT / "_config.yml", ROOT / "_toc.yml", assets.LIB / "package-lock.json",
+               browser_models.FOLDER]
     written = (*ledgers.PAGES, tested.PAGE)
     files = [f for s in sources for f in (s.rglob("*") if s.is_dir() else [s]) if f not in written]
     counted = hashlib.sha256(tested.page().encode()).hexdigest()           # from tests, records and what is installed
@@ -67,10 +68,10 @@ def main() -> int:
 
 def build() -> int:
     """Exit code: 0, or 1 or that of Sphinx where the book cannot be built."""
-    with ThreadPoolExecutor(1) as aside:
-        fetching = aside.submit(assets.fetch)  # npm works while the notebooks run
+    with ThreadPoolExecutor(2) as aside:       # npm works and networks are exported while the notebooks run
+        fetching, exporting = aside.submit(assets.fetch), aside.submit(browser_models.write)
         failures = run_stale()
-        missing = fetching.result()
+        missing, unwritten = fetching.result(), exporting.result()
     if failures:
         print(*failures, "The book is not built: mend the cells above.", sep="\n\n", file=sys.stderr)
         return 1
@@ -80,6 +81,8 @@ def build() -> int:
             "Install Node.js, or open the notebooks with `make lab`, to see them at work.",
             file=sys.stderr,
         )
+    if unwritten:
+        print(f"Built without the networks that read the reader's own photo, because {unwritten}", file=sys.stderr)
     if is_built():
         print("Nothing has changed since the book was built.")
     else:

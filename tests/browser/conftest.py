@@ -14,14 +14,20 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def launch():
+    """Start a Chromium: launch(*switches) -> browser."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on the path, which playwright drives")
     from playwright.sync_api import sync_playwright
 
     # Chromium does not start with its sandbox where the tests run as root, as in most containers
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    usual = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
-        yield instance
-        instance.close()
+        yield lambda *switches: playwright.chromium.launch(executable_path=CHROMIUM, args=[*usual, *switches])
+
+
+@pytest.fixture(scope="session")
+def browser(launch):
+    instance = launch()
+    yield instance
+    instance.close()

@@ -2,6 +2,7 @@
 
 from .blocks import Hierarchical, Residual, parameter_count, to_grey
 from .capture import captured
+from .folding import folded
 from .hourglass import LITE, PAPER, Hourglass, HourglassConfig, HourglassStack, StackedHourglass, check_images
 from .hrnet import HRNet, HRNetConfig
 from .losses import constant, landmark_loss, mse_loss, soft_argmax
@@ -12,5 +13,5 @@ from .vgg import VGG
 __all__ = [
     "LITE", "PAPER", "VGG", "HRNet", "HRNetConfig", "Hierarchical", "Hourglass", "HourglassConfig", "HourglassStack",
     "Reading", "ResNet", "ResNetConfig", "Residual", "StackedHourglass", "captured", "check_images", "constant",
-    "fold_mirrored", "landmark_loss", "mse_loss", "parameter_count", "read_maps", "soft_argmax", "to_grey",
+    "fold_mirrored", "folded", "landmark_loss", "mse_loss", "parameter_count", "read_maps", "soft_argmax", "to_grey",
 ]

@@ -2,6 +2,7 @@
 # make book BUDGET=gpu    the same, with the chapters' trainings at the size of a graphics card
 # make test    the same as make book, then every test
 # make soak    ten thousand wrong calls at every public door, and as many damaged files
+# make benchmark    every speed row of the book in one run, ratios and growth, recorded in results/
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
 # make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
@@ -12,7 +13,7 @@ BIN := .venv/bin
 BUDGET ?= lite
 export BUDGET
 
-.PHONY: book test soak lab claims reproduce clean
+.PHONY: book test soak benchmark lab claims reproduce clean
 book: .venv/ready
 	$(BIN)/python -m book.build
 
@@ -23,6 +24,9 @@ test: .venv/ready
 
 soak: .venv/ready
 	ABUSE_CASES=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/abuse
+
+benchmark: .venv/ready
+	$(BIN)/python -m benchmarks
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

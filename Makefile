@@ -3,6 +3,7 @@
 # make test    the same as make book, then every test
 # make soak    for some hours: wrong calls by the thousand, machines that fail, twenty thousand images; it is recorded in
 #              results/, and goes on where it was stopped
+# make benchmark    every speed row of the book in one run, ratios and growth, recorded in results/
 # make lab     JupyterLab on the notebooks
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
 # make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
@@ -13,7 +14,7 @@ BIN := .venv/bin
 BUDGET ?= lite
 export BUDGET
 
-.PHONY: book test soak lab claims reproduce clean
+.PHONY: book test soak benchmark lab claims reproduce clean
 book: .venv/ready
 	$(BIN)/python -m book.build
 
@@ -24,6 +25,9 @@ test: .venv/ready
 
 soak: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.abuse.soak
+
+benchmark: .venv/ready
+	$(BIN)/python -m benchmarks
 
 lab: .venv/ready
 	$(BIN)/jupyter lab notebooks

@@ -8,29 +8,40 @@ is worth keeping from a machine that does nothing else.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from facealign_lite import markups, metrics, zoo
 from facealign_lite.align import align
 from facealign_lite.data import Sample, box_of
-from facealign_lite.records import commit, describe_device, write_record
+from facealign_lite.records import RESULTS, commit, describe_device, read_record, write_record
 from facealign_lite.synthetic import SyntheticFaces
 
 SEED = 909                 # of the faces: no training and no test has it
 WARM = 3
 LANDMARKS_68 = 68
+# where the error on photos stands: the record, the figure, its mean
+PHOTOS = {name: (f"photos_{name}", "box x 1.0, raw") for name in ("hourglass", "tab", "scpan", "rht")} | {
+    "msm": ("photos_msm_align", "box x 1.0, raw"), "acenet": ("photos_acenet", "acenet")}
 
 
-def ours(network: nn.Module, looks: int) -> Callable[[Sample], NDArray]:
-    """The landmarks (68 or 12, 2) that a network reads in a face's box."""
-    return lambda sample: align(sample.image, box_of(sample.landmarks), network, looks=looks).landmarks
+def ours(name: str, looks: int) -> Callable[[Sample], NDArray]:
+    """The landmarks (68 or 12, 2) that a network of the zoo reads in a face's box."""
+    return lambda sample: align(sample.image, box_of(sample.landmarks), name, "cpu", looks=looks).landmarks
+
+
+def on_photos(name: str) -> dict[str, float]:
+    """The error in percent that ``benchmarks/photos*.py`` recorded for a network with two looks, if they did."""
+    record, figure = PHOTOS[name]
+    try:
+        return {"nme_photos": read_record(record)["figures"][figure]["mean"]}
+    except OSError:
+        return {}
 
 
 def dlib_points(model: Path) -> Callable[[Sample], NDArray]:
@@ -68,21 +79,19 @@ def nme(found: NDArray, sample: Sample) -> float | None:
     return None
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None, folder: str | Path = RESULTS) -> None:
     """Measure, print a table, write results/align_speed.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faces", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dlib", type=Path, help="shape_predictor_68_face_landmarks.dat")
     parser.add_argument("--no-record", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     start, faces = time.perf_counter(), SyntheticFaces(options.faces, 256, seed=SEED)
     samples = [faces[i] for i in range(options.faces)]
-    # laid out as align does; by name it would keep four and load the fifth anew for every face
-    networks = {name: zoo.load(name, "cpu").to(memory_format=torch.channels_last) for name in zoo.names()}
-    ways = {f"{name}, {looks} look{'s' * (looks > 1)}": ours(network, looks)
-            for name, network in networks.items() for looks in (2, 1)}
+    looked = {f"{name}, {looks} look{'s' * (looks > 1)}": (name, looks) for name in zoo.names() for looks in (2, 1)}
+    ways = {way: ours(*how) for way, how in looked.items()}
     if find_spec("mediapipe"):
         ways["mediapipe face mesh"] = mediapipe_points()
     else:
@@ -105,14 +114,18 @@ def main() -> None:
     for name in ways:
         scored = [one for one in missed[name] if one is not None]
         figures[name] = {"ms": round(statistics.median(taken[name]), 2), "ms_least": round(min(taken[name]), 2),
-                         **({"nme": round(100 * statistics.mean(scored), 3)} if scored else {})}
+                         **({"nme": round(100 * statistics.mean(scored), 3)} if scored else {}),
+                         **(on_photos(looked[name][0]) if looked.get(name, ("", 0))[1] == 2 else {})}
         print(f"{name:24s} {figures[name]}", flush=True)
     if not options.no_record:
         write_record("align_speed", {
             "what": "milliseconds a face through align with its box, median and least; NME in percent by the outer eye "
-                    "corners, of acenet that of its anchors", "data": f"{options.faces} rendered faces, seed {SEED}",
+                    "corners, of acenet that of its anchors; nme_photos: that on 405 photos with two looks, as "
+                    "benchmarks/photos*.py recorded it, of acenet NME^AC",
+            "data": f"{options.faces} rendered faces, seed {SEED}",
             "seeds": [SEED], "budget": {"faces": options.faces, "threads": options.threads}, "commit": commit(),
-            "device": describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1), "figures": figures})
+            "device": describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1), "figures": figures},
+            folder)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,18 +20,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facealign_lite.contours import contourness, encode
-from facealign_lite.records import commit, describe_device, write_record
+from facealign_lite.records import RESULTS, commit, describe_device, write_record
 
 MAPS, SIDE, SIGMA, REACH, ANGLES, SEED = 200, 128, 2, 4, 180, 0
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, folder: str | Path = RESULTS) -> int:
     """Measure, print, write results/contourness.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7, help="of the fast ways; the slow ones have two")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    start, maps = time.perf_counter(), predictions()
+    parser.add_argument("--maps", type=int, default=MAPS)
+    options = parser.parse_args(arguments)
+    start, maps = time.perf_counter(), predictions(options.maps)
     array, learnt = maps.numpy(), maps.clone().requires_grad_()
     wanted = torch.stack([torch.from_numpy(with_opencv(one)[0]) for one in array])
     off = (contourness(maps, SIGMA)[0] - wanted).abs().max().item()
@@ -45,42 +47,46 @@ def main() -> int:
         "contourness and its gradient": (
             lambda: torch.autograd.grad(contourness(learnt, SIGMA)[0].sum(), learnt), options.runs),
     }
-    figures = {}
-    for name, (way, runs) in ways.items():
-        figures[name] = measured(way, runs, options.threads)
-        print(f"{name:48s} {figures[name]}", flush=True)
+    figures = measured(ways, options.threads)
+    for name, row in figures.items():
+        print(f"{name:48s} {row}", flush=True)
     write_record("contourness", {
-        "what": f"score and orientation of {MAPS} maps of {SIDE} squared at sigma {SIGMA}, the least of the runs: wall "
-                f"clock on {options.threads} threads (OpenCV and sato use one for such a map), processor time on "
-                "one; load counts what else the cores were busy with. sato gives its ridge part only and "
+        "what": f"score and orientation of {options.maps} maps of {SIDE} squared at sigma {SIGMA}, the least of the "
+                f"runs: wall clock on {options.threads} threads (OpenCV and sato use one for each map), processor "
+                "time on one; load counts what else the cores were busy with. sato gives its ridge part only and "
                 "no direction; 'filters alone' neither score nor direction",
         "data": f"contours of 5 random points and noise; greatest difference of contourness from OpenCV's {off:.1e}",
         "seeds": [SEED], "budget": {"runs": options.runs, "threads": options.threads}, "commit": commit(),
-        "device": describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1), "figures": figures})
+        "device": describe_device("cpu"), "seconds": round(time.perf_counter() - start, 1), "figures": figures},
+        folder)
     return 0
 
 
-def measured(way: Callable[[], object], runs: int, threads: int) -> dict[str, float]:
-    """Milliseconds by the clock on some threads, and of the processor on one; the least of several runs."""
-    def least(count: int, clock: Callable[[], float]) -> float:
+def measured(ways: Mapping[str, tuple[Callable[[], object], int]], threads: int) -> dict[str, dict[str, float]]:
+    """Milliseconds by the clock on some threads, and of the processor on one; the least of several runs in turns."""
+    figures: dict[str, dict[str, float]] = {name: {} for name in ways}
+    for key, count, clock in (("wall_ms", threads, time.perf_counter), ("processor_ms", 1, time.process_time)):
         torch.set_num_threads(count)
         cv2.setNumThreads(count)
-        way()
-        spent = []
-        for _ in range(runs):
-            begin = clock()
+        spent: dict[str, list[float]] = {name: [] for name in ways}
+        for way, _ in ways.values():
             way()
-            spent.append(clock() - begin)
-        return round(1e3 * min(spent), 1)
-
+        for run in range(max(runs for _, runs in ways.values())):
+            for name, (way, runs) in ways.items():
+                if run < runs:
+                    begin = clock()
+                    way()
+                    spent[name].append(clock() - begin)
+        for name, times in spent.items():
+            figures[name][key] = round(1e3 * min(times), 1)
     load = round(os.getloadavg()[0], 1)
-    return {"wall_ms": least(threads, time.perf_counter), "processor_ms": least(1, time.process_time), "load": load}
+    return {name: {**row, "load": load} for name, row in figures.items()}
 
 
-def predictions() -> Tensor:
+def predictions(count: int = MAPS) -> Tensor:
     """What a network might say: contours through random points, a little blurred by noise."""
     rng = np.random.default_rng(SEED)
-    heat = encode(rng.uniform(-10, SIDE + 10, (MAPS, 5, 2)), SIDE, SIGMA)
+    heat = encode(rng.uniform(-10, SIDE + 10, (count, 5, 2)), SIDE, SIGMA)
     return (heat + torch.from_numpy(rng.normal(0, 0.05, heat.shape))).float()
 
 

@@ -21,7 +21,7 @@ from facealign_lite.arrays import number
 from facealign_lite.data import check_box, load_image
 from facealign_lite.detection import Finding, find_all, some, well_seen
 from facealign_lite.looks import BATCH, check_readable, look_twice_each
-from facealign_lite.nets import Reading
+from facealign_lite.nets import Reading, folded
 from facealign_lite.pose import HeadPose, head_pose
 
 FINDER = "hourglass"      # whatever network reads the face, this one judges where it is: FACE is of its scores
@@ -101,7 +101,7 @@ def align_all(image: Any, max_faces: int | None = None, min_size: float | None =
     if min_size is not None and not (number(min_size, "min_size") > 0):
         raise ValueError(f"min_size must be a positive number of pixels or None, got {min_size!r}")
     picture, network = load_image(image), _readable(model, device)
-    faces = find_all(picture, _network(FINDER, str(device)), min_size)
+    faces = find_all(picture, prepared(FINDER, str(device)), min_size)
     places = [(picture, face, len(faces)) for face in faces[:max_faces]]
     return [face for i in range(0, len(places), BATCH) for face in _read(places[i:i + BATCH], network)]
 
@@ -158,7 +158,7 @@ def _place(picture: NDArray, box: ArrayLike | None, device: str | torch.device) 
     """The face to look at, and how many there are, unless a box is given."""
     if box is not None:
         return Finding(check_on_image(box, picture), 1.0), None
-    faces = some(find_all(picture, _network(FINDER, str(device))), picture)
+    faces = some(find_all(picture, prepared(FINDER, str(device))), picture)
     return well_seen(faces), len(faces)
 
 
@@ -210,21 +210,24 @@ def _array(values: Tensor) -> NDArray[np.float64]:
 def _readable(model: str | os.PathLike | nn.Module, device: str | torch.device) -> nn.Module:
     if not isinstance(model, (str, os.PathLike, nn.Module)):
         raise ValueError(f"model must be a name, a weights file or a network, got {type(model).__name__}")
-    network = model if isinstance(model, nn.Module) else _network(model, str(device))
+    network = model if isinstance(model, nn.Module) else prepared(model, str(device))
     check_readable(network, lends=True)
     return network
 
 
-def _network(model: str | os.PathLike, device: str) -> nn.Module:
-    """The network of that name or file, from memory unless the file is another by now."""
-    if not isinstance(model, os.PathLike) and not model.endswith(".safetensors"):
-        return _loaded(model, device, None)
-    path = Path(model).absolute()
+def prepared(model: str | os.PathLike, device: str) -> nn.Module:
+    """The network of that name or file, folded; from memory unless the file is another by now. Not to be changed."""
+    if not isinstance(model, (str, os.PathLike)):
+        return zoo.load(model, device)                     # which says what it wants
+    if isinstance(model, os.PathLike) or model.endswith(".safetensors"):
+        model = path = Path(model).absolute()
+    else:
+        path = zoo.FOLDER / f"{model}.safetensors"
     state = path.stat() if path.is_file() else None
-    return _loaded(path, device, state and (state.st_mtime_ns, state.st_size))
+    return _loaded(model, device, state and (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=8)     # more than are shipped, or reading with each in turn would load one in every call
 def _loaded(model: str | Path, device: str, state: tuple[int, int] | None) -> nn.Module:
     # with weights laid out as the crops are, nothing is laid out anew in every call: a quarter less time on a CPU
-    return zoo.load(model, device).to(memory_format=torch.channels_last)
+    return folded(zoo.load(model, device)).to(memory_format=torch.channels_last)

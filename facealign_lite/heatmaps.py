@@ -157,14 +157,17 @@ def peak(heatmaps: Tensor) -> Tensor:
 
     A sharp peak on one pixel gives 1; a flat map of n pixels gives 9 / n.
     """
-    maps = _check_maps(heatmaps)
-    height, width = maps.shape[-2:]
-    mass = maps.flatten(-2).softmax(-1).unflatten(-1, (height, width))
-    at = _hottest(mass)
-    x, y = torch.arange(width, device=maps.device), torch.arange(height, device=maps.device)
-    near_x = (x - at[..., 0, None]).abs() <= 1                                  # (..., K, W)
-    near_y = (y - at[..., 1, None]).abs() <= 1                                  # (..., K, H)
-    return (mass * near_x[..., None, :] * near_y[..., :, None]).sum((-2, -1))
+    return _near_peak(_mass(_check_maps(heatmaps)))
+
+
+def decode_with_peak(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """``decode`` by "soft_argmax" and ``peak`` of the same maps, a tensor (..., K, H, W), with one softmax for both."""
+    maps = _check_maps(heatmaps if heatmaps.dtype in (torch.float32, torch.float64) else heatmaps.float())
+    if torch.is_autocast_enabled(maps.device.type):        # it would multiply in half precision
+        with torch.autocast(maps.device.type, enabled=False):
+            return decode_with_peak(maps)
+    mass = _mass(maps)
+    return _middle(mass), _near_peak(mass)
 
 
 @_any_array
@@ -260,11 +263,7 @@ def _paraboloid(maps: Tensor, rounds: int = 12) -> Tensor:
 
 
 def _soft_argmax(maps: Tensor) -> Tensor:
-    height, width = maps.shape[-2:]
-    mass = maps.flatten(-2).softmax(-1).unflatten(-1, (height, width))
-    x = torch.arange(width, dtype=maps.dtype, device=maps.device)
-    y = torch.arange(height, dtype=maps.dtype, device=maps.device)
-    return torch.stack([mass.sum(-2) @ x, mass.sum(-1) @ y], -1)
+    return _middle(_mass(maps))
 
 
 METHODS = {"argmax": _argmax, "quarter": _quarter, "center_of_mass": _center_of_mass, "dark": _dark,
@@ -272,6 +271,29 @@ METHODS = {"argmax": _argmax, "quarter": _quarter, "center_of_mass": _center_of_
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
+
+def _mass(maps: Tensor) -> Tensor:
+    """The softmax over each whole map."""
+    return maps.flatten(-2).softmax(-1).unflatten(-1, tuple(maps.shape[-2:]))
+
+
+def _middle(mass: Tensor) -> Tensor:
+    """The mean place of mass that sums to 1."""
+    height, width = mass.shape[-2:]
+    x = torch.arange(width, dtype=mass.dtype, device=mass.device)
+    y = torch.arange(height, dtype=mass.dtype, device=mass.device)
+    return torch.stack([mass.sum(-2) @ x, mass.sum(-1) @ y], -1)
+
+
+def _near_peak(mass: Tensor) -> Tensor:
+    """How much of the mass lies within one pixel of its peak."""
+    height, width = mass.shape[-2:]
+    at = _hottest(mass)
+    x, y = torch.arange(width, device=mass.device), torch.arange(height, device=mass.device)
+    near_x = (x - at[..., 0, None]).abs() <= 1                                  # (..., K, W)
+    near_y = (y - at[..., 1, None]).abs() <= 1                                  # (..., K, H)
+    return (mass * near_x[..., None, :] * near_y[..., :, None]).sum((-2, -1))
+
 
 def _hottest(maps: Tensor) -> Tensor:
     """(..., 2) integer (x, y) of the first maximum; the middle of a map without heat."""

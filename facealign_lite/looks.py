@@ -30,12 +30,12 @@ SLACK = 1e-3          # by which a score may leave [0, 1]: rounding of half prec
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[nn.Module]:
     """The network in eval mode; afterwards every part of it is in the mode it was in."""
-    before = [(part, part.training) for part in network.modules()]
+    training = [part for part in network.modules() if part.training]
     try:
-        yield network.eval()
+        yield network.eval() if training else network      # else untouched: threads share it
     finally:
-        for part, training in before:
-            part.training = training
+        for part in training:
+            part.training = True
 
 
 def check_readable(network: nn.Module, lends: bool = False) -> None:

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from facealign_lite import geometry, looks, zoo
-from facealign_lite.align import FINDER, Alignment
+from facealign_lite import geometry, looks
+from facealign_lite.align import FINDER, Alignment, prepared
 from facealign_lite.arrays import finite, number
 from facealign_lite.data import MARGIN, box_of, crop_matrix, load_image
 from facealign_lite.detection import find
@@ -263,9 +263,9 @@ def follow(frames: Any, model: str | os.PathLike | nn.Module = "hourglass", devi
         raise ValueError(f"smooth must be True, False or a OneEuro, got {smooth!r}")
     if not isinstance(retry, Real) or not 0 <= retry < np.inf:
         raise ValueError(f"retry must be seconds, at least 0, got {retry!r}")
-    network = model if isinstance(model, nn.Module) else zoo.load(model, device)
+    network = model if isinstance(model, nn.Module) else prepared(model, str(device))
     looks.check_readable(network, lends=True)
-    finder = network if model == FINDER else zoo.load(FINDER, device)
+    finder = prepared(FINDER, str(device))
     how = OneEuro() if smooth is True else smooth or None
     return _followed(_timed(frames, fps), network, finder, how, retry)
 

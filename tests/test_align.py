@@ -16,7 +16,7 @@ from facealign_lite import acenet, contours, detection, geometry, heatmaps, look
 from facealign_lite.align import align, align_all, align_many
 from facealign_lite.data import box_of, crop_matrix, mirrored, upright_matrix
 from facealign_lite.looks import in_eval_mode, look_twice, predict
-from facealign_lite.nets import Reading, StackedHourglass, fold_mirrored
+from facealign_lite.nets import Reading, StackedHourglass, fold_mirrored, folded
 from facealign_lite.synthetic import SyntheticFaces
 
 ASTRONAUT = (176.0, 78.0, 276.0, 190.0)       # her face, brows to chin, with room
@@ -405,7 +405,7 @@ def test_a_weights_file_that_has_changed_is_read_anew(astronaut, network, tmp_pa
     zoo.save(other, path)
     again = align(astronaut, ASTRONAUT, path, "cpu").landmarks
     assert np.abs(again - before).max() > 20
-    other = other.eval().to(memory_format=torch.channels_last)                  # as align lays it out
+    other = folded(other).to(memory_format=torch.channels_last)                 # as align prepares it
     np.testing.assert_array_equal(again, align(astronaut, ASTRONAUT, other, "cpu").landmarks)
 
 
@@ -570,7 +570,7 @@ def test_the_hourglass_finds_the_face_for_an_ace_network(astronaut, network):
     torch.manual_seed(0)
     untrained = acenet.AceNet(acenet.AceConfig(widths=(2, 2, 2), depth=1))
     found = align(astronaut, model=untrained, device="cpu")
-    finder = zoo.load("hourglass", "cpu").to(memory_format=torch.channels_last)            # as align lays it out
+    finder = folded(zoo.load("hourglass", "cpu")).to(memory_format=torch.channels_last)    # as align prepares it
     np.testing.assert_array_equal(found.box, detection.find(astronaut, finder).box)
     assert found.anchors.shape == (12, 2) and set(found.contours) <= set(markups.CONTOURS)
 

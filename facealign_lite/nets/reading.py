@@ -55,9 +55,11 @@ def read_maps(maps: Tensor, size: int | tuple[int, int], way: str = "soft_argmax
     if way not in WAYS:
         raise ValueError(f"way must be one of {WAYS}, got {way!r}")
     maps, size = maps.float(), (size, size) if isinstance(size, int) else size
-    points = heatmaps.to_image(heatmaps.decode(maps, way), tuple(maps.shape[-2:]), size)
-    scores = heatmaps.peak(maps) if way == "soft_argmax" else maps.amax((-2, -1)).clamp(0, 1)
-    reading = Reading(points, scores)
+    if way == "soft_argmax":
+        points, scores = heatmaps.decode_with_peak(maps)
+    else:
+        points, scores = heatmaps.decode(maps, way), maps.amax((-2, -1)).clamp(0, 1)
+    reading = Reading(heatmaps.to_image(points, tuple(maps.shape[-2:]), size), scores)
     return fold_mirrored(reading, size[1], markups.get(str(maps.shape[1])).flip) if mirrored else reading
 
 

@@ -355,7 +355,7 @@ def test_a_book_built_without_npm_says_so(visit):
 
 @pytest.fixture(scope="module")
 def filmed(launch, tmp_path_factory):
-    """A Chromium whose camera shows the photo, moving to and fro: 640 x 480."""
+    """A Chromium whose camera shows the photo, moving back and forth: 640 x 480."""
     film = tmp_path_factory.mktemp("camera") / "film.mjpeg"
     frames = []
     for i in range(60):

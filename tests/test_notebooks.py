@@ -53,6 +53,15 @@ def test_chapters_are_numbered_and_in_the_book():
     assert [entry for entry in listed if entry.startswith("notebooks/")] == [f"notebooks/{name}" for name in names]
 
 
+@BY_NAME
+def test_the_sidebar_numbers_a_chapter_as_the_text_does(path):
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    [title] = [one["title"] for part in contents["parts"] for one in part["chapters"]
+               if one["file"] == f"notebooks/{path.stem}"]
+    heading = re.match(r"# (.+)", nbformat.read(path, 4).cells[0].source)[1]
+    assert title == f"{pages.chapter(path).removeprefix('0')}. {heading.strip()}"
+
+
 @pytest.mark.notebook
 @BY_NAME
 def test_runs(path):

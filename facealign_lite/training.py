@@ -172,7 +172,8 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             here or its memory too small for the batch (which one fits is then said).
         OSError: if the checkpoint cannot be written; the one before stays. If a worker process dies.
     """
-    return complete(steps(model, data, loss, config, resume, progress))
+    with deaths_named():                        # torch may tell it between two steps, too
+        return complete(steps(model, data, loss, config, resume, progress))
 
 
 def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),

@@ -621,7 +621,6 @@ class _Run:
         self.sums = {k.removeprefix("sums."): v.to(self.device) for k, v in tensors.items() if k.startswith("sums.")}
         return state["step"]
 
-
     def check_state(self, path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """A checkpoint that fits this run must also make sense: whoever can sign one can write anything into it."""
         bad = [name for name, value in tensors.items() if not torch.isfinite(value).all()]

@@ -146,12 +146,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json is not None:
         write_atomic(options.json, (json.dumps(as_row(found, options.image, options.model)) + "\n").encode())
     wrote = "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None)
-    try:
-        _say(_line(options.image, [found]) + wrote)
-    except OSError as error:
-        if wrote:
-            raise Unsaid(f"{options.image}{wrote}; stdout takes nothing: {error}") from error
-        raise
+    _tell(_line(options.image, [found]) + wrote, bool(wrote))
 
 
 def _line(image: Path, faces: Sequence[Alignment]) -> str:
@@ -185,7 +180,7 @@ def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
         for folder, suffix in ((overlays, "png"), (out if options.format == "pts" else None, "pts")):
             if folder is not None:
                 claimed.add(folder / f"{name}.{suffix}")
-    rows, bad = [], 0
+    rows, bad, unsaid = [], 0, None
     aligned = zip(photos, names, _aligned(photos, options))
     for photo, name, faces in tqdm(aligned, total=len(photos), unit="photo", disable=None, file=sys.stderr):
         try:
@@ -204,14 +199,19 @@ def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
             _complain(str(error) if str(photo) in str(error) else f"{photo}: {error}")
             continue
         rows += [as_row(face, photo, options.model) | {"face": i, "faces": face.faces} for i, face in enumerate(faces)]
-        if options.format is None or out is not None:
-            _say(_line(photo, faces))
+        if (options.format is None or out is not None) and unsaid is None:
+            try:
+                _tell(_line(photo, faces), out is not None or overlays is not None)
+            except Unsaid as error:                         # the other photos are done all the same
+                unsaid = error
     if options.format not in (None, "pts"):
         text = as_text(rows, options.format)
         if out is None:
             _say(text, end="")
         else:
             write_atomic(out, text.encode())
+    if unsaid is not None:
+        raise unsaid
     return 1 if bad else 0
 
 
@@ -285,8 +285,8 @@ def _run_video(options: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             if not (video.camera and frames):
                 raise
-    _say(f"{options.video}: {frames} frames, a face in {faces}, found anew {anew} times"
-         + "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None))
+    wrote = "".join(f", wrote {path}" for path in (options.out, options.json) if path is not None)
+    _tell(f"{options.video}: {frames} frames, a face in {faces}, found anew {anew} times{wrote}", bool(wrote))
 
 
 @contextmanager
@@ -336,6 +336,16 @@ def _say(text: str, end: str = "\n") -> None:
     """Print what the console can show; characters that it cannot as their numbers."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), end=end, flush=True)
+
+
+def _tell(text: str, wrote: bool) -> None:
+    """Say what was done; Unsaid if stdout takes nothing, but files were written."""
+    try:
+        _say(text)
+    except OSError as error:
+        if not wrote:
+            raise
+        raise Unsaid(f"{text}; stdout takes nothing: {error}") from error
 
 
 def as_row(found: Alignment, image: Path, model: str) -> dict:
@@ -435,7 +445,7 @@ def _alone_on_stderr() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(OSError, ValueError):           # there may be none
+    with contextlib.suppress(OSError, ValueError, AttributeError):           # there may be none
         _alone_on_stderr()
     code = main()
     with contextlib.suppress(OSError):

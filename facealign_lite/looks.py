@@ -65,14 +65,16 @@ def checked(reading: Any, count: int) -> Reading:
     Raises:
         ValueError: for other shapes, NaN, infinity, or scores outside [0, 1].
     """
-    points, scores = getattr(reading, "points", None), getattr(reading, "scores", None)
+    if not isinstance(reading, Reading):
+        raise ValueError(f"model must read a Reading, got {type(reading).__name__}")
+    points, scores = reading.points, reading.scores
     if not isinstance(points, Tensor) or points.ndim != 3 or points.shape[::2] != (count, 2):
         raise ValueError(f"model must read points ({count}, K, 2), got {_form(points)}")
     if not isinstance(scores, Tensor) or scores.shape[:1] != (count,) or scores.ndim != 2:
         raise ValueError(f"model must read scores ({count}, K), got {_form(scores)}")
     for name, wanted in (("anchors", (count, len(markups.ANCHORS), 2)), ("theta", (count, 2, 3)),
                          ("reliable", (count, points.shape[1]))):
-        value = getattr(reading, name, None)
+        value = getattr(reading, name)
         if value is not None and (not isinstance(value, Tensor) or value.shape != wanted):
             raise ValueError(f"model must read {name} {wanted}, got {_form(value)}")
     if reading.anchors is None and scores.shape != points.shape[:2]:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from facealign_lite.data.files import write_atomic
+from facealign_lite.data.files import sweep, write_atomic
 from facealign_lite.data.locks import Held, hold
 from facealign_lite.training import CHECKPOINT, read_checkpoint
 
@@ -247,6 +247,8 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
             if _path(name, folder).exists():                # another process has done it meanwhile
                 records[name] = _of_setting(name, folder, setting)
                 return
+            for path in (_path(name, folder), place / "seconds"):
+                sweep(path)
             start = time.perf_counter() - _spent(place)
             try:
                 figures = arms[arm](seed, place)
@@ -416,7 +418,8 @@ def _keep_weights(place: Path) -> None:
                    for key, value in read_checkpoint(path)[1].items() if key.startswith("model.")}
         payload = safetensors.torch.save(tensors)
         if len(payload) < SMALL:
-            write_atomic(path.with_name("weights.safetensors"), payload)
+            sweep(kept := path.with_name("weights.safetensors"))
+            write_atomic(kept, payload)
 
 
 def _spent(place: Path) -> float:

@@ -172,7 +172,8 @@ def fit(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: Tra
             here or its memory too small for the batch (which one fits is then said).
         OSError: if the checkpoint cannot be written; the one before stays. If a worker process dies.
     """
-    return complete(steps(model, data, loss, config, resume, progress))
+    with deaths_named():                        # torch may tell it between two steps, too
+        return complete(steps(model, data, loss, config, resume, progress))
 
 
 def steps(model: nn.Module, data: Dataset | Sequence[Any], loss: Loss, config: TrainConfig = TrainConfig(),
@@ -619,7 +620,6 @@ class _Run:
         self.history, self.count = state["history"], state["count"]
         self.sums = {k.removeprefix("sums."): v.to(self.device) for k, v in tensors.items() if k.startswith("sums.")}
         return state["step"]
-
 
     def check_state(self, path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """A checkpoint that fits this run must also make sense: whoever can sign one can write anything into it."""

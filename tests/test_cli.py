@@ -103,6 +103,19 @@ def test_what_stdout_cannot_take_is_told_with_what_was_written(photo, tmp_path):
     assert done.stderr.count("\n") == 1 and f"wrote {out}; stdout takes nothing" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_many_photos_are_done_though_stdout_takes_nothing(photo, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(photo.read_bytes())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "facealign_lite", str(tmp_path / "in"), "--format", "pts", "--out",
+                               str(tmp_path / "out")], text=True, stdout=full, stderr=subprocess.PIPE,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 1 and "stdout takes nothing" in done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.pts", "b.pts"]
+
+
 def test_bad_pictures(tmp_path, capsys):
     assert "absent.png" in failed(capsys, tmp_path / "absent.png")
     for payload in (b"", b"text", b"\xff\xd8\xff\xe0" + bytes(30)):

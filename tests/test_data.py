@@ -37,7 +37,7 @@ from facealign_lite.data import (
     save_packed,
     write_atomic,
 )
-from facealign_lite.data.files import same_file
+from facealign_lite.data.files import same_file, sweep
 
 STILL = Augmentation(rotation=0, scale=(1, 1), shift=0, flip=0, outlier=0, gamma=0, contrast=(1, 1), brightness=0,
                      noise=0, colour=0, inversion=0, light=0, blur=0, motion=0, low_resolution=0, jpeg=0, occluder=0)
@@ -797,6 +797,15 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_atomic(tmp_path / "a", b"new")
     assert os.listdir(tmp_path) == []
+
+
+def test_only_what_a_killed_writer_left_is_swept_away(tmp_path):
+    names = [".a.json.0123456789abcdef", "a.json", ".a.json", ".a.json.mine", ".b.json.0123456789abcdef",
+             ".aa.json.0123456789abcdef", ".a.json.0123456789abcdef.txt"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    sweep(tmp_path / "a.json")
+    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
 
 
 def test_one_file_by_two_names(tmp_path):

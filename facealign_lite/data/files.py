@@ -1,10 +1,14 @@
 """Files that are either whole or not there."""
 
 import errno
+import glob
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
+
+NAME = 40                               # letters of a name that its unfinished file has, too
 
 
 def write_atomic(path: str | Path, payload: bytes) -> None:
@@ -21,7 +25,7 @@ def write_atomic(path: str | Path, payload: bytes) -> None:
         target = Path(os.path.realpath(path))
         mode = _mode(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}")
+        temporary = target.with_name(f".{target.name[:NAME]}.{secrets.token_hex(8)}")
         with open(temporary, "xb") as file:
             file.write(payload)
             file.flush()
@@ -35,6 +39,16 @@ def write_atomic(path: str | Path, payload: bytes) -> None:
         if isinstance(error, OSError):
             raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def sweep(path: str | Path) -> None:
+    """Take away the unfinished files that killed writers of ``path`` left; for whoever alone may write it now."""
+    path = Path(path)
+    if len(path.name) > NAME:           # cut short, it may be another's
+        return
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if re.fullmatch(r"[0-9a-f]{16}", left.name[len(path.name) + 2:]):
+            left.unlink(missing_ok=True)
 
 
 def same_file(one: str | Path, other: str | Path) -> bool:

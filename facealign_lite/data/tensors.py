@@ -1,6 +1,8 @@
 """Files of tensors: safetensors, in which nothing is ever executed."""
 
+import errno
 import json
+import stat
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,10 +22,11 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         OSError: if it cannot be read or is no ordinary file.
     """
     path = Path(path)
-    if path.stat() and not path.is_file():
-        raise OSError(f"{path} is there and is no ordinary file")
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"{path} must be of at most {LARGEST} bytes, got {path.stat().st_size}")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, f"{path} is there and is no ordinary file")
+    if found.st_size > LARGEST:
+        raise ValueError(f"{path} must be of at most {LARGEST} bytes, got {found.st_size}")
     data = path.read_bytes()
     try:
         tensors = from_bytes(data)

@@ -12,8 +12,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from facealign_lite import records, training, zoo
+from facealign_lite.align import align
 from facealign_lite.data import PackedFaces, Sample, save_packed
 from facealign_lite.data.locks import Held
 
-from .doors import RECORD, tiny, toy_data, toy_model, training_loss
+from . import load
+from .doors import PHOTO, RECORD, tiny, toy_data, toy_model, training_loss
 from .hostile import damaged
 
 DONE, REFUSED, BROKEN = 0, 3, 4          # how a copy ends by itself
@@ -231,7 +236,6 @@ def interrupt() -> None:
 
 @contextlib.contextmanager
 def _temporary() -> Iterator[Path]:
-    import tempfile
     with tempfile.TemporaryDirectory() as place:
         yield Path(place)
 
@@ -354,7 +358,6 @@ def at_once(name: str, times: int, folder: Path, number: int = 2) -> dict[str, A
 
 def rotten(times: int, folder: Path, seed: int = 0) -> dict[str, Any]:
     """A checkpoint that is damaged: the run says so and goes on from the one before it, to the same numbers."""
-    import warnings
     wanted, count, rng = train(Path(), out=None), Count(), np.random.default_rng(seed)
     going = training.steps(toy_model(), Slow(toy_data()), training_loss, replace(CONFIG, out=folder / "run"),
                            progress=False)
@@ -436,9 +439,6 @@ def lost_packer(times: int, folder: Path) -> dict[str, Any]:
 
 def no_home(times: int, folder: Path) -> dict[str, Any]:
     """No HOME, nor anything else in the environment: the command line aligns a photo all the same."""
-    from PIL import Image
-
-    from .doors import PHOTO
     count = Count()
     Image.fromarray(PHOTO.image).save(folder / "a.png")
     for number, home in enumerate(({}, {"HOME": "/nonexistent"}, {"HOME": str(folder / "a.png")})[:times]):
@@ -498,13 +498,10 @@ def same_training(times: int, folder: Path) -> dict[str, Any]:
 
 def threads_apart(times: int, folder: Path) -> dict[str, Any]:
     """What nobody promises: 1 thread and 2 add in another order. By how many pixels landmarks then differ is told."""
-    from facealign_lite.align import align
-
-    from .load import faces, varied
-    count, samples, largest, before = Count(), faces(5), 0.0, torch.get_num_threads()
+    count, samples, largest, before = Count(), load.faces(5), 0.0, torch.get_num_threads()
     try:
         for number in range(times):
-            picture, found = varied(samples, number), []
+            picture, found = load.varied(samples, number), []
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 found.append(align(*picture).landmarks)

@@ -1,6 +1,5 @@
 """Arguments that no caller should give and some caller does: made from good ones, by a seeded generator."""
 
-import json
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -73,11 +72,6 @@ def spoiled_json(rng, value):
 
 NO_RECORD = (None, True, 0, -1, 1.5, 10**30, 1e308, float("nan"), float("inf"), "", "text", "x" * 5000, [], {}, [[]],
              [None], {"a": {}}, [1, 2], [[[[1]]]], "1e400", -(10**400))
-
-
-def as_json(value):
-    """JSON text of anything: what JSON has not becomes its description."""
-    return json.dumps(value, default=repr)
 
 
 def _at_random(value):

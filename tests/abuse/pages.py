@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import papermill
 
 from book import assets
 from facealign_lite.records import ROOT
@@ -175,7 +176,6 @@ def build_at_once(times: int, folder: Path) -> dict[str, Any]:
 
 def notebooks_twice(times: int, folder: Path) -> dict[str, Any]:
     """Chapters of the real book, the quickest ones, each run twice: equal outputs."""
-    import papermill
     count = Count()
     for name in QUICK[:times]:
         def check(name: str = name) -> None:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from facealign_lite.arrays import finite, number, plain
 
 WINDOW = 2    # a template reaches this many widths to each side (ACE-Net Eq. 6)
-TILE = 32     # pixels: contourness works on squares of this side, small enough to leave nearly all zeros out
+TILE = 16     # pixels: contourness works on squares of this side, small enough to leave nearly all zeros out
+CHUNK = 1 << 18     # pixels of the maps that a processor takes at a time, so that all between them stays in its cache
 FARTHEST = 1e9      # pixels from the corner of a map to a point whose square float32 can still tell
 HOTTEST = 1e6       # heat that is read out: contourness squares it
 WIDEST = 100  # sigma in heatmap pixels: templates are four times as wide
@@ -154,19 +155,35 @@ def contourness(heatmaps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     if heatmaps.ndim < 2 or 0 in heatmaps.shape[-2:]:
         raise ValueError(f"heatmaps must be (..., H, W), got shape {tuple(heatmaps.shape)}")
 
-    heat = heatmaps.clamp(min=0)                               # H+                       (..., H, W)
-    pieces = _cut(heat, int(WINDOW * sigma))                   # with a margin            (N, S, S)
-    smooth, slope, bend = _bands(sigma, heat)                  # 1-D                      (TILE, S)
+    maps = heatmaps.reshape(-1, *heatmaps.shape[-2:])                              # (N, H, W)
+    whole = torch.compiler.is_exporting() or maps.device.type != "cpu" or not len(maps)
+    parts = [maps] if whole else maps.split(max(1, CHUNK // maps[0].numel()))
+    tile = max(TILE, 2 * int(WINDOW * sigma))      # T: with margins a square is no more than twice as wide
+    bands = _bands(tile, sigma, maps)
+    return tuple(_join(found, heatmaps.shape) for found in zip(*(_score(part, bands, sigma) for part in parts)))
 
-    r_a = smooth @ (pieces @ bend.mT)                          # H+ * G2a, Eq. 20, 21     (N, TILE, TILE)
-    r_c = bend @ (pieces @ smooth.mT)
-    energy = smooth @ (pieces.square() @ smooth.mT)            # H+^2 * G
+
+def _score(maps: Tensor, bands: Sequence[Tensor], sigma: float) -> tuple[Tensor, Tensor]:
+    """Score and orientation of (N, H, W) maps as squares, (N, R, T, C, T)."""
+    heat, (smooth, slope, bend), tile = maps.clamp(min=0), bands, len(bands[0])    # H+, 1-D filters (T, S), T
+    pieces = _cut(heat, tile, int(WINDOW * sigma))             # with a margin            (S, N R C, S)
+    grid = (tile, len(maps), *(math.ceil(side / tile) for side in maps.shape[-2:]), tile)
+
+    def response(values: Tensor, along_y: Tensor, along_x: Tensor) -> Tensor:
+        """Both products are of whole matrices, not one for each square: a processor then multiplies at full rate."""
+        across = values.reshape(-1, values.shape[-1]) @ along_x.mT                  # (S N R C, T)
+        return (along_y @ across.view(len(values), -1)).view(grid)                  # (T, N, R, C, T)
+
+    r_a = response(pieces, smooth, bend)                       # H+ * G2a, Eq. 20, 21
+    r_c = response(pieces, bend, smooth)
+    energy = response(pieces.square(), smooth, smooth)         # H+^2 * G
     # Eq. 22 in 2 theta has the components x = Rc - Ra and y = -2 Rb, its amplitude is sqrt((Ra - Rc)^2 + 4 Rb^2)
-    x, y = r_c - r_a, (slope * 4 / sigma**2) @ (pieces @ slope.mT)
+    x, y = r_c - r_a, response(pieces, slope * 4 / sigma**2, slope)
     # on flat heat the bare root has gradient 0/0, and one such NaN ends a training run: hence TINY
-    score = r_a + r_c + torch.sqrt(x * x + y * y + TINY) - energy                  # Eq. 24
-    orientation = torch.atan2(y, x) / 2                                            # Eq. 25
-    return _join(score, heat.shape), _join(orientation, heat.shape)
+    swing = torch.addcmul(x.square().add_(TINY), y, y).sqrt_()
+    score = (r_a + r_c).add_(swing).sub_(energy)                                   # Eq. 24
+    orientation = torch.atan2(y, x).div_(2)                                        # Eq. 25
+    return score.permute(1, 2, 0, 3, 4), orientation.permute(1, 2, 0, 3, 4)
 
 
 def ideal(sigma: float) -> float:
@@ -180,32 +197,32 @@ def ideal(sigma: float) -> float:
     return sum(smooth) * (2 * match - sum(g * h * h for g, h in zip(smooth, heat)))
 
 
-def _bands(sigma: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three 1-D profiles whose products are the filters G, G2a, G2b, G2c (Eq. 15, 20), as (TILE, S) matrices.
+def _bands(tile: int, sigma: float, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three 1-D profiles whose products are the filters G, G2a, G2b, G2c (Eq. 15, 20), as (T, S) matrices.
 
     Each correlates a vector with its profile: on a CPU far faster than ``conv2d``.
     """
     reach = int(WINDOW * sigma)
-    row, column = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (TILE, TILE + 2 * reach))
+    row, column = (torch.arange(n, dtype=like.dtype, device=like.device) for n in (tile, tile + 2 * reach))
     t = column - row[:, None] - reach
     smooth = torch.exp(-t.square() / sigma**2) * (t.abs() <= reach)
     return smooth, t * smooth, (1 - 2 * t.square() / sigma**2) * smooth
 
 
-def _cut(maps: Tensor, margin: int) -> Tensor:
-    """Squares of TILE pixels of (..., H, W) maps with a margin all around, zero outside: (N, S, S)."""
+def _cut(maps: Tensor, tile: int, margin: int) -> Tensor:
+    """Squares of T pixels of (N, H, W) maps with a margin all around, zero outside, row after row: (S, N R C, S)."""
     height, width = maps.shape[-2:]
-    side = TILE + 2 * margin
-    padded = functional.pad(maps, (margin, margin + -width % TILE, margin, margin + -height % TILE))
-    return padded.unfold(-2, side, TILE).unfold(-2, side, TILE).flatten(0, -3)
+    side = tile + 2 * margin
+    padded = functional.pad(maps, (margin, margin + -width % tile, margin, margin + -height % tile))
+    squares = padded.unfold(-2, side, tile).unfold(-2, side, tile)                     # (N, R, C, S, S)
+    return squares.permute(3, 0, 1, 2, 4).reshape(side, -1, side)
 
 
-def _join(pieces: Tensor, shape: torch.Size) -> Tensor:
-    """Squares without their margins as whole maps again."""
+def _join(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
+    """Squares (N, R, T, C, T) of some maps after those of others as whole maps."""
     *lead, height, width = shape
-    rows, columns = math.ceil(height / TILE), math.ceil(width / TILE)
-    whole = pieces.view(*lead, rows, columns, TILE, TILE).transpose(-2, -3)
-    return whole.reshape(*lead, rows * TILE, columns * TILE)[..., :height, :width]
+    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return whole.flatten(3).flatten(1, 2)[:, :height, :width].reshape(shape)
 
 
 # ---- from maps to curves -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from facealign_lite import geometry
+from facealign_lite import contours, geometry
 from facealign_lite.acenet import to_loss
 from facealign_lite.contours import contourness, distances, encode, extract, ideal, join, stack
 
@@ -252,7 +252,7 @@ def test_convolution_and_correlation_are_the_same_here():
     assert not torch.equal(-x * y / 2, (-x * y / 2).flip(0))                     # but they would mind one mirror
 
 
-@pytest.mark.parametrize("maps, sigma", [((1, 1), 2), ((3, 40), 1.5), ((32, 33), 2), ((70, 31), 3)])
+@pytest.mark.parametrize("maps, sigma", [((1, 1), 2), ((3, 40), 1.5), ((32, 33), 2), ((70, 31), 3), ((20, 50), 6)])
 def test_maps_of_any_size_and_in_any_company(maps, sigma):
     heat = clutter(2, 3, *maps, seed=3)
     score, orientation = contourness(heat, sigma)
@@ -261,6 +261,20 @@ def test_maps_of_any_size_and_in_any_company(maps, sigma):
     torch.testing.assert_close(contourness(heat[1, 2], sigma)[0], score[1, 2], atol=1e-12, rtol=0)
     assert contourness(heat[:0], sigma)[0].shape == (0, 3, *maps)
     assert contourness(heat.float(), sigma)[0].dtype == torch.float32
+
+
+def test_as_many_maps_at_a_time_as_is_liked(monkeypatch):
+    """Also where the last are fewer, and of the gradient."""
+    heat = clutter(7, 20, 35, seed=4).requires_grad_()
+
+    def found():
+        score, orientation = contourness(heat, 2)
+        return score, orientation, torch.autograd.grad((score * orientation).sum(), heat)[0]
+    wanted = found()
+    for chunk in (1, 20 * 35, 3 * 20 * 35 + 1):
+        monkeypatch.setattr(contours, "CHUNK", chunk)
+        for one, other in zip(found(), wanted):
+            torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
 # ---- which way it runs -----------------------------------------------------------------------------------------------

@@ -40,16 +40,16 @@ def rasterize(camera: np.ndarray, triangles: np.ndarray, view: View) -> Fragment
     (triangle id, 0 or 1, 0 or 1) turns one pass into exact ids and barycentric coordinates, from which any number
     of attributes follows.
     """
-    corners = _sheared(camera, view)[triangles].reshape(-1, 3)
+    corners = _sheared(camera, view).take(triangles.ravel(), axis=0)
     order, values = (rows[:n] for rows, n in zip(_numbered(1 << 15), (len(triangles), len(corners))))
     drawn = np.zeros((view.size, view.size, 3), np.float32)
     depth = np.full((view.size, view.size), FAR, np.float32)
     cv2.triangleRasterize(corners, order, values, drawn, depth, WORLD, _field_of_view(view), NEAR, FAR, _settings())
     pixels = np.flatnonzero(depth.ravel() < EMPTY)
-    seen = drawn.reshape(-1, 3)[pixels]
+    seen = drawn.reshape(-1, 3).take(pixels, axis=0)
     ids = np.rint(seen[:, 0]).astype(np.intp)
     b, c = seen[:, 1], seen[:, 2]
-    return Fragments(pixels, ids, triangles[ids], np.stack([1 - b - c, b, c], axis=1), depth)
+    return Fragments(pixels, ids, triangles.take(ids, axis=0), np.stack([1 - b - c, b, c], axis=1), depth)
 
 
 @lru_cache(maxsize=1)
@@ -81,10 +81,11 @@ def lit(vertices: np.ndarray, triangles: np.ndarray, direction: np.ndarray, bias
     camera = view.to_camera(vertices)
     depth = depth_map(camera, triangles, view)
     nearest = np.clip(np.rint(view.to_pixels(camera)).astype(np.intp), 1, size - 2)
-    light = np.zeros(len(vertices), np.float32)
-    for dy in (-1, 0, 1):
+    light, middle, near = np.zeros(len(vertices), np.float32), nearest[:, 1] * size + nearest[:, 0], -camera[:, 2]
+    lifted = depth.ravel() + bias
+    for dy in (-size, 0, size):
         for dx in (-1, 0, 1):
-            light += -camera[:, 2] < depth[nearest[:, 1] + dy, nearest[:, 0] + dx] + bias
+            light += near < lifted.take(middle + (dy + dx))
     return light / 9
 
 

@@ -205,3 +205,10 @@ def test_the_pages_show_every_row():
         assert all(shown[row["id"]] == 1 for row in rows)
     for row in COMPUTED:
         assert row["function"].removeprefix("facealign_lite.") in equations
+
+
+def test_numbers_of_weights_are_told_as_they_are():
+    told = ledgers.spread([12552.0, 12552.0], "stem_parameters", ["nme", "stem_parameters"])
+    assert told == "12,552 weights in the stem"
+    [row] = [row for row in CLAIMS if row["id"] == "C7"]
+    assert all("weights in the stem" in line for line in ledgers.measured(row))

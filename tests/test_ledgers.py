@@ -248,3 +248,10 @@ def test_the_way_to_the_tables_names_every_set_and_speed():
     assert all(f"* - {name}\n  - `{folder}`" in page for name, (folder, _, _) in ledgers.SETS.items())
     speed = records.read_record("training_speed_cuda")["figures"]["scpan"]
     assert f"* - scpan\n  - {speed['batch']}\n  - {speed['eager_a_second']:,.0f}\n" in page
+
+
+def test_numbers_of_weights_are_told_as_they_are():
+    told = ledgers.spread([12552.0, 12552.0], "stem_parameters", ["nme", "stem_parameters"])
+    assert told == "12,552 weights in the stem"
+    [row] = [row for row in CLAIMS if row["id"] == "C7"]
+    assert all("weights in the stem" in line for line in ledgers.measured(row))

@@ -24,7 +24,7 @@ BUDGETS = {
     "gpu": {"image_size": 256, "steps": 12_000, "batch_size": 32, "lr": 2e-3, "amp": "bf16", "face_size": 320,
             "faces": 4000, "crops": "batched"},
 }
-SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2]}
+SEEDS = {"lite": [0, 1, 2], "gpu": [0, 1, 2, 3, 4]}
 SIGMA = 1 / 16             # of the heat, as a share of the map, as in the records of ``experiments.rht``: broad heat is
                            # learnt in fewer steps
 

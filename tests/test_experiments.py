@@ -271,7 +271,7 @@ def test_the_lite_budget_is_the_one_of_the_records(name):
             seen += 1
             assert record["budget"] == budget and record["what"] == paper.WHAT
             assert name.endswith("_photos") or record["data"] == paper.data(budget)
-    assert seen or name == "hourglass"
+    assert seen or name in ("hourglass", "rht_places")               # which have not been run at this budget
 
 
 @pytest.fixture

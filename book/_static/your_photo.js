@@ -630,6 +630,7 @@ function build() {
   // below this mean score landmarks are often wrong (align.Alignment)
   const UNSURE = 0.3;
   const told = (face, before) => fig.say(`${before} Mean score ${fixed(mean(face.scores), 2)}.`
+    + (face.curves ? ` ${Object.keys(face.curves).length} of ${S.contours.length} contours.` : "")
     + (mean(face.scores) < UNSURE ? " That is low: the face may be hidden, turned far, or not in the box." : ""));
 
   async function readFace(box, angle) {
@@ -789,16 +790,19 @@ function build() {
     },
   });
   const side = pane(fig, "What the network sees", inside.box, 220);
-  side.append(legend(HEAT.slice(2), "heat: little", "much"), legend(SCORE, "dots: score 0", "1"), table(fig, {
+  side.style.maxWidth = "300px";
+  side.append(legend(HEAT.slice(2), "heat: little", "much"), legend(SCORE, "dots: score 0", "1"));
+  const scores = table(fig, {
     caption: "Mean score, by part of the face",
-    rows: () => state.face?.curves ? [
-      { cells: ["anchors", fixed(mean(state.face.scores), 2)] },
-      { cells: ["contours found", `${Object.keys(state.face.curves).length} of ${S.contours.length}`] },
-    ] : [...PARTS, [null, "all"]].map(([group, name]) => {
-      const scores = state.face?.scores, of = scores && (group ? S.groups[group].map((i) => scores[i]) : scores);
-      return { cells: [name, of ? fixed(mean(of), 2) : "\u2013"], strong: !group };
-    }),
-  }));
+    head: ["", ...PARTS.map(([, name]) => name), "all"],
+    rows: () => {
+      const { face } = state, of = (group) => face && (!group ? mean(face.scores)
+        : face.curves ? NaN : mean(S.groups[group].map((i) => face.scores[i])));
+      return [{ cells: ["score", ...[...PARTS.map(([group]) => group), null].map((group) => fixed(of(group), 2))] }];
+    },
+  });
+  scores.style.setProperty("--fk-basis", "100%");
+  fig.stage.append(scores);
 
   // ---- the box: two corners, and the middle of its upper side, which moves all of it
   const LEAST = 8;
@@ -823,18 +827,20 @@ function build() {
   main.handles.push(() => { if (!state.box || state.stream) for (const grip of grips) grip.hidden = true; });
 
   // ---- controls
+  const bar = make("div", { class: "fk-controls", style: "margin: 0 0 .75rem; gap: .5rem" });
+  fig.root.prepend(bar);
   const button = (text, onclick) => {
     const node = make("button", { type: "button", class: "fk-button", onclick }, text);
-    fig.controls.append(node);
+    bar.append(node);
     return node;
   };
   const file = make("input", { type: "file", accept: "image/*", "aria-label": "Picture file", hidden: true });
   file.addEventListener("change", () => { if (file.files[0]) show(file.files[0]); file.value = ""; });
-  fig.controls.append(file);
+  bar.append(file);
   button("Choose a picture", () => file.click());
   const cameraButton = button("Open the camera", () => { if (state.stream) close(); else work(follow); });
-  button("Show the sample", sample);
-  button("Look for the face", () => { if (!state.stream) work(search); });
+  button("Sample", sample);
+  button("Find the face", () => { if (!state.stream) work(search); });
   const switches = make("div", { class: "fk-stack" });
   fig.controls.append(switches);
   toggle(fig, { label: "landmarks", value: true, parent: switches, onChange: (on) => { state.dots = on; } });

@@ -3,12 +3,14 @@
 import base64
 import functools
 import http.server
+import io
 import threading
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.data import astronaut
 
 from book import assets, browser_models
@@ -281,7 +283,7 @@ def test_every_control_changes_the_picture(visit):
         assert snapshot(page) != seen
         page.get_by_role("checkbox", name=control).press("Space")
         assert snapshot(page) == seen
-    for name, key in (("heatmap of", "ArrowRight"), ("strength of the heat", "ArrowLeft")):
+    for name, key in (("heatmap of", "ArrowRight"), ("strength", "ArrowLeft")):
         seen = snapshot(page)
         page.get_by_role("slider", name=name).press(key)
         assert snapshot(page) != seen
@@ -312,6 +314,18 @@ def test_a_dropped_picture_is_read(visit):
     }""", base64.b64encode(png(PHOTO)).decode())
     idle(page)
     assert_same(reading(page), align(PHOTO))
+
+
+def test_a_photo_on_its_side_is_shown_upright_by_its_note(visit):
+    page, file = visit(), io.BytesIO()
+    note = Image.Exif()
+    note[0x112] = 6                                 # to be turned by 90 degrees with the clock
+    Image.fromarray(np.rot90(PHOTO[:, 50:450]).copy()).save(file, "JPEG", quality=95, exif=note)
+    give(page, file.getvalue())
+    wanted = align(Image.open(file))
+    # decoders of JPEG differ by some grey levels
+    np.testing.assert_allclose(reading(page)["landmarks"], wanted.landmarks, atol=0.5)
+    assert page.evaluate("[yourPhoto.page.state.shown.width, yourPhoto.page.state.shown.height]") == [400, 512]
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ NETWORKS = FOLDER / "networks.js"                  # those that the page begins 
 CONTOURS = FOLDER / "contours.js"                  # ACE-Net, loaded when it is asked for
 MARK = FOLDER / "networks.sha256"                  # what the graphs were made of
 NAME = "window.yourPhoto"
-SAMPLE = np.s_[20:340, 65:385]                    # the face of scikit-image's astronaut, and what is around it
+SAMPLE = np.s_[30:300, 90:360]                     # the face of scikit-image's astronaut, and what is around it
 
 
 # ---- graphs --------------------------------------------------------------------------------------------------------

@@ -191,6 +191,8 @@ function read(logits, side) {
   return { points, scores, mass, side };
 }
 
+class Plain extends Error {}        // what is to be said to the reader as it stands
+
 // ---- networks ----------------------------------------------------------------------------------------------------
 
 // The bytes of a text: base64 of gzip.
@@ -201,12 +203,12 @@ async function unpack(text) {
 }
 
 const load = (address) => new Promise((done, fail) => {
-  const onerror = () => fail(new Absent(address));
+  const onerror = () => fail(new Plain("This copy of the book was built without what runs networks in a page. Build it "
+    + "with Node.js on the computer (make book fetches the rest through npm), and this page comes alive. Meanwhile "
+    + "chapter 0 does the same in a notebook."));
   document.head.append(make("script", { src: new URL(address, home).href, onload: done, onerror }));
 });
 
-class Absent extends Error {}       // a script that the build did not write
-class Plain extends Error {}        // what is to be said to the reader as it stands
 
 let ort = null;
 const sessions = {};
@@ -563,7 +565,7 @@ const BOX = "#ffd23f", LINE = "#5ec8ff";
 function build() {
   const state = {
     shown: null, plain: null, rgb: null,       // the picture: to draw, grey, in colours
-    box: null, face: null,                     // what is looked at, what was read there
+    box: null, angle: 0, face: null,           // what is looked at, turned by how much, and what was read there
     heat: null, cropped: null,                 // pictures made of that
     stream: null,                              // of the camera
     network: "hourglass", dots: true, maps: true, strength: 0.8, which: -1, looks: 2,
@@ -601,6 +603,7 @@ function build() {
     state.rgb = fromCanvas(shown, shown.width, shown.height);
     state.plain = grey(state.rgb);
     state.box = state.face = null;
+    state.angle = 0;
     fig.paint();
   }
 
@@ -630,16 +633,21 @@ function build() {
   // below this mean score landmarks are often wrong (align.Alignment)
   const UNSURE = 0.3;
   const told = (face, before) => fig.say(`${before} Mean score ${fixed(mean(face.scores), 2)}.`
+    + (face.curves ? ` ${Object.keys(face.curves).length} of ${S.contours.length} contours.` : "")
     + (mean(face.scores) < UNSURE ? " That is low: the face may be hidden, turned far, or not in the box." : ""));
 
-  async function readFace(box, angle) {
-    if (state.network === "contours") await openContours();
-    return (state.network === "contours" ? contoursTwice : lookTwice)(state.plain, box, angle, state.looks);
+  async function readFace() {
+    if (state.network === "contours" && !sessions.contours) {
+      fig.say("Loading ACE-Net (4 megabytes) \u2026");
+      await breath();
+      await openContours();
+    }
+    return (state.network === "contours" ? contoursTwice : lookTwice)(state.plain, [...state.box], state.angle, state.looks);
   }
 
   async function readBox() {
-    const start = performance.now(), box = [...state.box];
-    found(await readFace(box, 0));
+    const start = performance.now();
+    found(await readFace());
     told(state.face, `Read in the box in ${Math.round(performance.now() - start)} ms.`);
   }
 
@@ -650,13 +658,13 @@ function build() {
     const start = performance.now(), seen = await find(state.rgb), between = performance.now();
     if (!seen) {
       const { width: w, height: h } = state.rgb, half = Math.min(w, h) / 4;
-      state.box = [w / 2 - half, h / 2 - half, w / 2 + half, h / 2 + half];
+      [state.box, state.angle] = [[w / 2 - half, h / 2 - half, w / 2 + half, h / 2 + half], 0];
       found(null);
       throw new Plain("No face was found. Drag the yellow box around one, from the brows to the chin; or take a "
         + "picture in which the face is larger, lighter, or more to the front.");
     }
-    state.box = seen.box;
-    found(await readFace(seen.box, seen.angle));
+    [state.box, state.angle] = [seen.box, seen.angle];
+    found(await readFace());
     const others = seen.count > 1 ? ` the largest of ${seen.count} faces` : "";
     told(state.face, `Found${others} in ${Math.round(between - start)} ms and read in `
       + `${Math.round(performance.now() - between)} ms.`);
@@ -684,9 +692,12 @@ function build() {
         + "Choose a picture instead.");
     }
     fig.say("Waiting for the camera \u2026");
+    cameraButton.disabled = true;
     const wanted = { video: { width: { ideal: 640 }, height: { ideal: 480 }, facingMode: "user" } };
-    const stream = await navigator.mediaDevices.getUserMedia(wanted).catch((error) => { throw refusal(error); });
+    const stream = await navigator.mediaDevices.getUserMedia(wanted).catch((error) => { throw refusal(error); })
+      .finally(() => { cameraButton.disabled = false; });
     state.stream = stream;
+    if (next) return close();                                  // something else was asked for meanwhile
     cameraButton.textContent = "Close the camera";
     const video = make("video", { playsinline: true, muted: true });
     video.muted = true;
@@ -789,16 +800,19 @@ function build() {
     },
   });
   const side = pane(fig, "What the network sees", inside.box, 220);
-  side.append(legend(HEAT.slice(2), "heat: little", "much"), legend(SCORE, "dots: score 0", "1"), table(fig, {
+  side.style.maxWidth = "300px";
+  side.append(legend(HEAT.slice(2), "heat: little", "much"), legend(SCORE, "dots: score 0", "1"));
+  const scores = table(fig, {
     caption: "Mean score, by part of the face",
-    rows: () => state.face?.curves ? [
-      { cells: ["anchors", fixed(mean(state.face.scores), 2)] },
-      { cells: ["contours found", `${Object.keys(state.face.curves).length} of ${S.contours.length}`] },
-    ] : [...PARTS, [null, "all"]].map(([group, name]) => {
-      const scores = state.face?.scores, of = scores && (group ? S.groups[group].map((i) => scores[i]) : scores);
-      return { cells: [name, of ? fixed(mean(of), 2) : "\u2013"], strong: !group };
-    }),
-  }));
+    head: ["", ...PARTS.map(([, name]) => name), "all"],
+    rows: () => {
+      const { face } = state, of = (group) => face && (!group ? mean(face.scores)
+        : face.curves ? NaN : mean(S.groups[group].map((i) => face.scores[i])));
+      return [{ cells: ["score", ...[...PARTS.map(([group]) => group), null].map((group) => fixed(of(group), 2))] }];
+    },
+  });
+  scores.style.setProperty("--fk-basis", "100%");
+  fig.stage.append(scores);
 
   // ---- the box: two corners, and the middle of its upper side, which moves all of it
   const LEAST = 8;
@@ -823,34 +837,22 @@ function build() {
   main.handles.push(() => { if (!state.box || state.stream) for (const grip of grips) grip.hidden = true; });
 
   // ---- controls
+  const bar = make("div", { class: "fk-controls", style: "margin: 0; gap: .5rem" });
+  const said = fig.root.querySelector(".fk-status");           // near the picture that it speaks of
+  said.style.marginBottom = ".6rem";
+  fig.root.prepend(bar, said);
   const button = (text, onclick) => {
     const node = make("button", { type: "button", class: "fk-button", onclick }, text);
-    fig.controls.append(node);
+    bar.append(node);
     return node;
   };
   const file = make("input", { type: "file", accept: "image/*", "aria-label": "Picture file", hidden: true });
   file.addEventListener("change", () => { if (file.files[0]) show(file.files[0]); file.value = ""; });
-  fig.controls.append(file);
+  bar.append(file);
   button("Choose a picture", () => file.click());
+  button("Sample", sample);
   const cameraButton = button("Open the camera", () => { if (state.stream) close(); else work(follow); });
-  button("Show the sample", sample);
-  button("Look for the face", () => { if (!state.stream) work(search); });
-  const switches = make("div", { class: "fk-stack" });
-  fig.controls.append(switches);
-  toggle(fig, { label: "landmarks", value: true, parent: switches, onChange: (on) => { state.dots = on; } });
-  toggle(fig, { label: "heatmaps", value: true, parent: switches, onChange: (on) => { state.maps = on; } });
-  const named = (k) => {
-    if (state.network === "hourglass") return k < 0 ? "all 68" : `landmark ${k}`;
-    return k < 0 ? "all 25" : k < S.anchors ? `anchor ${k}` : S.contours[k - S.anchors].replaceAll("_", " ");
-  };
-  const which = slider(fig, {
-    label: "heatmap of", min: -1, max: 67, value: -1, format: named, onInput: (k) => { state.which = k; warm(); },
-  });
-  slider(fig, {
-    label: "strength of the heat", min: 0, max: 1, step: 0.05, value: state.strength,
-    format: (v) => `${Math.round(100 * v)}\u00a0%`,
-    onInput: (v) => { state.strength = v; },
-  });
+  button("Find the face", () => { if (!state.stream) work(search); });
   choice(fig, {
     label: "network", options: [["hourglass", "68 landmarks"], ["contours", "contours"]], value: "hourglass",
     onChange: (name) => {
@@ -863,6 +865,22 @@ function build() {
   choice(fig, {
     label: "looks", options: [[1, "one"], [2, "two"]], value: 2,
     onChange: (n) => { state.looks = n; if (state.box && !state.stream) work(readBox); },
+  });
+  const switches = make("div", { class: "fk-stack" });
+  fig.controls.append(switches);
+  toggle(fig, { label: "landmarks", value: true, parent: switches, onChange: (on) => { state.dots = on; } });
+  toggle(fig, { label: "heatmaps", value: true, parent: switches, onChange: (on) => { state.maps = on; } });
+  const named = (k) => {
+    if (state.network === "hourglass") return k < 0 ? "all 68" : `landmark ${k}`;
+    return k < 0 ? "all 25" : k < S.anchors ? `anchor ${k}` : S.contours[k - S.anchors].replaceAll("_", " ");
+  };
+  const which = slider(fig, {
+    label: "heatmap of", min: -1, max: 67, value: -1, format: named, onInput: (k) => { state.which = k; warm(); },
+  });
+  slider(fig, {
+    label: "strength", min: 0, max: 1, step: 0.05, value: state.strength,
+    format: (v) => `${Math.round(100 * v)}\u00a0%`,
+    onInput: (v) => { state.strength = v; },
   });
 
   // ---- a picture that is dropped or pasted
@@ -894,11 +912,7 @@ window.yourPhoto.ready = start().then(() => {
   window.yourPhoto.page = { ...page, ...parts };
   page.sample();
 }).catch((error) => {
-  const absent = "This copy of the book was built without what runs networks in a page. Build it with Node.js on the "
-    + "computer (make book fetches the rest through npm), and this page comes alive. Meanwhile chapter 0 does the "
-    + "same in a notebook.";
-  words.textContent = error instanceof Absent ? absent : error instanceof Plain ? error.message
-    : `The networks could not be started (${error.message}). Open this page in a current Chrome, Edge, Firefox or `
-      + "Safari.";
+  words.textContent = error instanceof Plain ? error.message : `The networks could not be started (${error.message}). `
+    + "Open this page in a current Chrome, Edge, Firefox or Safari.";
 });
 })();

@@ -105,14 +105,16 @@ def outcome_page() -> str:
         "Each of the five papers says that its parts make a network better. We trained small networks with and without"
         " each part, on the same rendered faces with the same seeds, and compared their errors face by face. Here is"
         " what came out, one row a claim; the {doc}`claims ledger <ledger_claims>` has the details and the rule.", "",
-        "- **holds**: the part makes the error smaller here, and chance does not explain it.",
+        "- **holds**: what the claim says is so here: the error is smaller, or no larger where the paper says that two"
+        " are level; and chance does not explain it.",
         "- **does not hold**: a gain like the paper's, even half of it, is ruled out here. The networks are small and"
         " the trainings short; with the paper's own data and size it may be otherwise.",
-        "- **cannot be told**: both are still possible; more trainings, or longer ones, would be needed.", "",
+        "- **cannot be told**: both are still possible; more trainings, or longer ones, would be needed.",
+        "- **open**: not tested yet.", "",
         "The pictures show by how many per cent the error is smaller with the part than without it: the dot is our"
         " measurement, the line its 95 % interval, the diamond the gain that the paper reports; an arrow points at what"
         " lies beyond the picture. Right of zero the part helps. A row names the two trainings that are compared; rest"
-        " the mouse on it to read its figures.",
+        " the mouse on it to read its figures, or look them up in the claims ledger.",
         "",
     ]
     for paper, (name, _) in PAPERS.items():
@@ -147,8 +149,8 @@ def errata_page() -> str:
 TABLES = """\
 # From this book to the papers' tables
 
-The networks of this book are small and learn from rendered faces in minutes. Their errors must not be set beside the
-papers' tables. With the data sets and a graphics card you can go further; this page says how, and what of it has been
+The networks of this book are small and learn from rendered faces in minutes. Their errors cannot be compared with the
+papers': where a table of this book shows both, compare differences between its rows only. With the data sets and a graphics card you can go further; this page says how, and what of it has been
 measured.
 
 ## The data sets
@@ -187,12 +189,12 @@ make claims PAPER=scpan OPTIONS="--budget gpu --together 8 --seconds 3000"
 ```
 
 runs the comparisons behind the claims with larger maps and many more steps, eight trainings in turn on one card, and
-stops when the seconds are over. The table says how many faces a second go through a training step, from packed faces
-to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then
+stops when the seconds are over. The table says how many faces a second go through a training step, from faces
+kept ready in memory to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then
 replayed, which `fit` does by itself.
 
 {speeds}
-Small networks leave a large card idle, so several trainings are run in turn: {most} reach {best:,.0f} faces a second.
+Small networks leave a large card idle, so several trainings are run in turn ({most}: {best:,.0f} faces a second in all).
 
 ## On several cards
 

@@ -28,9 +28,9 @@ def page() -> str:
     lines = [
         "# How this book is tested", "",
         "A number that nobody checks is a rumour. `make test` runs every notebook and"
-        f" {kinds['all']} test functions, most of them on many inputs; `make soak` does for hours what the small ones"
-        " do for seconds. This page is written by the code that builds the book: its tables are counted from the tests"
-        " and read from the records of the long runs, and no figure in it was typed.", "",
+        f" {kinds['all']} test functions, most of them on many inputs; `make soak` runs for hours what `make test`"
+        " runs for seconds. This page is written by the code that builds the book: its tables are counted from the tests"
+        " and read from the records of the long runs, and no measured figure in it was typed.", "",
         "## What the tests ask", "",
         *_table(["what is tested", "the question", "how many"], "20 62 18", [
             ["Equations", "Does the code compute what the paper's equation says? The ledger names the tests of every"
@@ -38,7 +38,7 @@ def page() -> str:
             ["Invariants", "What must never change does not, whatever the input: a mirrored face has mirrored"
              " landmarks, encoding and decoding give the point back. A generator looks for the input that breaks it.",
              str(kinds["invariants"])],
-            ["Gradients", "Are the derivatives that networks learn by finite, and those of finite differences?",
+            ["Gradients", "Are the gradients that networks learn by free of NaN and infinity, and equal to difference quotients?",
              str(kinds["gradients"])],
             ["Notebooks", "Does every chapter run from top to bottom in a fresh process, with its own checks?",
              str(kinds["notebooks"])],

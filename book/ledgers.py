@@ -150,8 +150,8 @@ TABLES = """\
 # From this book to the papers' tables
 
 The networks of this book are small and learn from rendered faces in minutes. Their errors cannot be compared with the
-papers': where a table of this book shows both, compare differences between its rows only. With the data sets and a graphics card you can go further; this page says how, and what of it has been
-measured.
+papers': where a table of this book shows both, compare differences between its rows only. With the data sets and a
+graphics card you can go further; this page says how, and what of it has been measured.
 
 ## The data sets
 
@@ -189,12 +189,13 @@ make claims PAPER=scpan OPTIONS="--budget gpu --together 8 --seconds 3000"
 ```
 
 runs the comparisons behind the claims with larger maps and many more steps, eight trainings in turn on one card, and
-stops when the seconds are over. The table says how many faces a second go through a training step, from faces
-kept ready in memory to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA graph and then
-replayed, which `fit` does by itself.
+stops when the seconds are over. The table says how many faces a second go through a training step, from faces kept
+ready in memory to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA
+graph and then replayed, which `fit` does by itself.
 
 {speeds}
-Small networks leave a large card idle, so several trainings are run in turn ({most}: {best:,.0f} faces a second in all).
+Small networks leave a large card idle, so several trainings are run in turn ({most}: {best:,.0f} faces a second in
+all).
 
 ## On several cards
 

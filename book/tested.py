@@ -29,8 +29,8 @@ def page() -> str:
         "# How this book is tested", "",
         "A number that nobody checks is a rumour. `make test` runs every notebook and"
         f" {kinds['all']} test functions, most of them on many inputs; `make soak` runs for hours what `make test`"
-        " runs for seconds. This page is written by the code that builds the book: its tables are counted from the tests"
-        " and read from the records of the long runs, and no measured figure in it was typed.", "",
+        " runs for seconds. This page is written by the code that builds the book: its tables are counted from the"
+        " tests and read from the records of the long runs, and no measured figure in it was typed.", "",
         "## What the tests ask", "",
         *_table(["what is tested", "the question", "how many"], "20 62 18", [
             ["Equations", "Does the code compute what the paper's equation says? The ledger names the tests of every"
@@ -38,7 +38,8 @@ def page() -> str:
             ["Invariants", "What must never change does not, whatever the input: a mirrored face has mirrored"
              " landmarks, encoding and decoding give the point back. A generator looks for the input that breaks it.",
              str(kinds["invariants"])],
-            ["Gradients", "Are the gradients that networks learn by free of NaN and infinity, and equal to difference quotients?",
+            ["Gradients", "Are the gradients that networks learn by free of NaN and infinity, and equal to difference"
+             " quotients?",
              str(kinds["gradients"])],
             ["Notebooks", "Does every chapter run from top to bottom in a fresh process, with its own checks?",
              str(kinds["notebooks"])],

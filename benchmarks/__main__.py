@@ -1,7 +1,8 @@
 """Every speed row of the book in one run: ``make benchmark``, or ``python -m benchmarks [--only codecs] [--tiny]``.
 
 Each row is a ratio of two things timed in turns, so that a busy machine slows both, or how time grows with size, as the
-slope of a straight line through the points (log size, log time), beside the exponent that counting operations gives.
+slope of a straight line through the points (log size, log time), beside the exponent that counting operations gives
+where sizes are large.
 ``contourness``, ``rendering`` and ``align`` write their records; all rows go into results/benchmark.json, and what
 misses its aim leaves a profile beside it, results/profile_<row>.txt.
 """
@@ -171,7 +172,7 @@ def align_rows(tiny: bool, folder: Path) -> list[Row]:
                         lambda looks=looks: [align(face.image, box_of(face.landmarks), device="cpu", looks=looks)
                                              for _ in range(1 if tiny else 20)]))
     present = {name.split()[0] for name in figures}
-    for peer in {"mediapipe", "dlib"} - present:
+    for peer in sorted({"mediapipe", "dlib"} - present):
         rows.append(Row(f"align, {peer}", {"not installed": "left out"}))
     return rows
 
@@ -189,8 +190,8 @@ def codec_rows(tiny: bool, folder: Path) -> list[Row]:
                     lambda: [pasted(one, SIDE, SIGMA) for one in points], runs)]
     spoilt = np.abs(np.stack([newton(one) for one in array]) - points).mean()
     for method in ("center_of_mass", "dark", "soft_argmax"):
-        given = maps if method != "soft_argmax" else maps * 50
-        off = (heatmaps.decode(given, method).numpy() - points).__abs__().mean()
+        given = maps if method != "soft_argmax" else maps.clamp(min=1e-30).log()       # of logits
+        off = np.abs(heatmaps.decode(given, method).numpy() - points).mean()
         rows.append(against(f"decode by {method} / mmpose's DARK", lambda given=given, method=method: heatmaps.decode(
             given, method), lambda: [newton(one) for one in array], runs, pixels_off=round(float(off), 4),
             their_pixels_off=round(float(spoilt), 4)))
@@ -276,7 +277,7 @@ def exemplar_rows(tiny: bool, folder: Path) -> list[Row]:
 
 
 def reference_rows(tiny: bool, folder: Path) -> list[Row]:
-    """The most correlated of a bank, beside matching them all."""
+    """The most correlated of a bank, beside matching them all; and what is borrowed from it."""
     size, sizes, runs = 128, (4, 8) if tiny else (100, 200, 400), 1 if tiny else 7
     crops = [crop(grey(face.image), crop_matrix(face.box, size), size)
              for face in SyntheticFaces(sizes[0] + 1, size, SEED)]
@@ -284,9 +285,15 @@ def reference_rows(tiny: bool, folder: Path) -> list[Row]:
     pictures = [np.roll(known[i % len(known)], i // len(known), 1) for i in range(sizes[-1])]  # moved: others to SIFT
     bank = rht.ReferenceBank(pictures, shortlist=max(2, sizes[-1] // 10))
     exact: dict[int, rht.ReferenceBank] = {n: rht.ReferenceBank(pictures[:n]) for n in sizes}
+
+    def borrowed(side: int) -> Work:
+        query, key, value = (torch.rand(1, 16, side, side) for _ in range(3))
+        return lambda: rht.soft_transform(query, key, value)
     return [against(f"choice among {sizes[-1]} references / matching all", lambda: bank.most_correlated(new),
                     lambda: int(bank.scores(new).argmax()), runs),
-            growth("matching all by size of the bank", lambda n: lambda: exact[n].scores(new), sizes, 1, runs)]
+            growth("matching all by size of the bank", lambda n: lambda: exact[n].scores(new), sizes, 1, runs),
+            growth("soft transformation by side of a map", borrowed, (8, 16) if tiny else (16, 32, 64), 4,
+                   min(runs, 3))]
 
 
 def training_rows(tiny: bool, folder: Path) -> list[Row]:

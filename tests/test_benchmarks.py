@@ -12,7 +12,8 @@ ROWS = {"align": {"hourglass, 2 looks": 2, "hourglass, 1 look": 2, "acenet": 2, 
         "contourness": {"OpenCV's filters": 2, "with gradient": 2, "by side": 1, "by number of maps": 1},
         "extraction": {"sato": 1, "by side": 1}, "codecs": {"encode": 2, "decode": 4, "mmpose": 4},
         "rendering": {"120 faces": 1, "by side": 1}, "exemplars": {"one by one": 1, "dictionary": 1},
-        "references": {"matching all": 2, "by size of the bank": 1}, "training": {"forward pass": 1, "by batch": 1}}
+        "references": {"matching all": 2, "by size of the bank": 1, "soft transformation": 1},
+        "training": {"forward pass": 1, "by batch": 1}}
 
 
 @pytest.mark.parametrize("section", sorted(bench.SECTIONS))

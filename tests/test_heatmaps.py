@@ -7,7 +7,7 @@ from capture import assert_capturable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facealign_lite.heatmaps import METHODS, SHAPES, decode, encode, peak, to_heatmap, to_image
+from facealign_lite.heatmaps import METHODS, SHAPES, decode, decode_with_peak, encode, peak, to_heatmap, to_image
 
 SUBPIXEL = ("center_of_mass", "dark")
 
@@ -391,3 +391,16 @@ def test_maps_are_drawn_and_read_without_a_look_at_their_values(method):
                                               check=False), 8, 16))
     torch.testing.assert_close(encode(points, 8, 1.0, check=False), encode(points, 8, 1.0))
     assert encode(points * torch.nan, 8, 1.0, check=False).isnan().all()
+
+
+def test_one_softmax_for_place_and_score():
+    """To the bit what the two doors say one by one, also under autocast, and NaN is refused alike."""
+    maps = 5 * torch.randn(2, 3, 16, 20, generator=torch.manual_seed(5))
+    wanted = decode(maps, "soft_argmax"), peak(maps)
+    assert all(map(torch.equal, decode_with_peak(maps), wanted))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, decode_with_peak(maps), wanted))
+    assert all(value.dtype == torch.float32 for value in decode_with_peak(maps.half()))
+    maps[0, 1, 2, 3] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        decode_with_peak(maps)

@@ -301,8 +301,8 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         # C26, landmark maps against coordinates, from the same frozen boundary part
         "coordinates": coordinates(budget, device),
         # C27, faster convergence by boundary features: "vgg" and "fusion0" once more, measured on the way. The claim is
-        # wrong if the arm with features is not ahead early. Their ends are those of "vgg" and "fusion0", or what is
-        # compared has changed since those were recorded.
+        # wrong if the arm with features is not ahead early. Their ends also tell whether "vgg" and "fusion0", which
+        # older code recorded, are repeated within the spread of seeds.
         "early2": one(early=True), "early0": one(fusion=0, early=True),
         # C28, intermediate supervision; and beside it one stack
         "last": one(every_stack=False), "one_stack": one(stacks=1),

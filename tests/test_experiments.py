@@ -84,13 +84,14 @@ def tab_budget(tmp_path, monkeypatch):
     return {"boundary_steps": 4, "landmark_steps": 4, "lr": 1e-3, "landmark_lr": 1e-3, "batch_size": 2, "amp": "off"}
 
 
-@pytest.mark.parametrize("name", ["plain", "free", "coordinates", "last", "one_stack", "lines98", "vgg_small"])
+@pytest.mark.parametrize("name", ["plain", "free", "free_low", "coordinates", "last", "one_stack", "lines98",
+                                  "vgg_small"])
 def test_every_rival_of_tab_runs_and_takes_as_many_steps_in_all(tab_budget, tmp_path, monkeypatch, name):
     taken, whole = [], tab.steps
     monkeypatch.setattr(tab, "steps", lambda *args, **more: taken.append(args[3].steps) or whole(*args, **more))
     found = complete(tab.arms(tab_budget, "cpu")[name](0, tmp_path / name))
     assert sum(taken) == 8 and np.isfinite(found["nme"]) and len(found["errors"]) == 3
-    assert ("overlap" in found) == (name not in ("plain", "free"))              # these have no lines
+    assert ("overlap" in found) == (name not in ("plain", "free", "free_low"))  # these have no lines
 
 
 def test_an_arm_looked_at_on_its_way_ends_as_the_one_that_was_not(tab_budget, tmp_path):

@@ -598,12 +598,11 @@ function build() {
   const breath = () => new Promise((done) => setTimeout(done, 30));      // time to paint what is said
 
   // ---- from a picture to what is shown
-  function take(shown) {
+  function take(shown, face = null) {
     state.shown = shown;
     state.rgb = fromCanvas(shown, shown.width, shown.height);
     state.plain = grey(state.rgb);
-    state.box = state.face = null;
-    state.angle = 0;
+    [state.box, state.angle, state.face] = [null, 0, face];
     fig.paint();
   }
 
@@ -713,7 +712,7 @@ function build() {
       if (video.currentTime === shownAt) continue;
       shownAt = video.currentTime;
       context.drawImage(video, 0, 0);
-      take(frame);
+      take(frame, state.face);                                 // until the new face is read, the last one is shown
       const seconds = performance.now() / 1000;
       let seen = expected && await settle(state.plain, expected);
       if (!seen && seconds >= again) {
@@ -824,6 +823,10 @@ function build() {
     const [l, t, r, b] = state.box.map(Math.round);
     return `box of ${r - l} by ${b - t} pixels at ${l}, ${t}`;
   };
+  const inView = ([x, y]) => {                                // a corner beyond the border is held at the border
+    const [l, t, r, b] = everywhere();
+    return [clamp(x, l, r), clamp(y, t, b)];
+  };
   const grips = [
     ["Upper left corner of the box", ([l, t]) => [l, t], ([x, y], [, , r, b]) =>
       [Math.min(x, r - LEAST), Math.min(y, b - LEAST), r, b]],
@@ -833,7 +836,7 @@ function build() {
       [x - (r - l) / 2, y, x + (r - l) / 2, y + b - t]],
   ].map(([label, get, set]) => handle(fig, main, {
     label, anywhere: false, step: 1, describe: about, bounds: everywhere,
-    get: () => state.box ? get(state.box) : [0, 0], set: (p) => moveBox(set(p, state.box)),
+    get: () => state.box ? inView(get(state.box)) : [0, 0], set: (p) => moveBox(set(p, state.box)),
   }));
   main.handles.push(() => { if (!state.box || state.stream) for (const grip of grips) grip.hidden = true; });
 

@@ -1,9 +1,10 @@
-// "Your own photo": a picture stays in the page, and the library's way from a picture to landmarks is gone again here.
+// "Your own photo": what the library does between a picture and its landmarks or contours, in the reader's browser.
 //
-// Three scripts run before this one and put what they have into window.yourPhoto: the kit of the book's figures and the
-// library's numbers (photo/kit.js, "settings"). Two large ones are loaded from here: the networks (photo/networks.js)
-// and what runs them (lib/onnxruntime-web.js). Below: maps of the plane, pixels, heatmaps, networks, looks, the search
-// for a face, following a face, the figure. tests/browser/test_your_photo.py holds all of it to the library.
+// photo/kit.js runs before this script and puts into window.yourPhoto the kit of the book's figures, with the tracing
+// of contours, and the library's numbers ("settings"). Large scripts are loaded from here: the networks
+// (photo/networks.js, photo/contours.js) and what runs them (lib/onnxruntime-web.js). book/browser_models.py and
+// book/assets.py write them. Below: maps of the plane, pixels, heatmaps, networks, looks, contours, the search for a
+// face, following a face, the figure. tests/browser/test_your_photo.py holds all of it to the library.
 //
 // Coordinates: (x, y), 0-based pixel centres, x to the right, y down. A map of the plane is [a, b, c, d, e, f]:
 // x' = a x + b y + c, y' = d x + e y + f. A box is [left, top, right, bottom].
@@ -32,7 +33,7 @@ function invert([a, b, c, d, e, f]) {
   return [e / n, -b / n, (b * f - c * e) / n, -d / n, a / n, (c * d - a * f) / n];
 }
 
-// Of points: their box, its longer side, their mean.
+// Of points the box; of a box the longer side; of points the mean.
 function boxOf(points) {
   const x = points.map((p) => p[0]), y = points.map((p) => p[1]);
   return [Math.min(...x), Math.min(...y), Math.max(...x), Math.max(...y)];
@@ -191,9 +192,9 @@ function read(logits, side) {
   return { points, scores, mass, side };
 }
 
-class Plain extends Error {}        // what is to be said to the reader as it stands
-
 // ---- networks ----------------------------------------------------------------------------------------------------
+
+class Plain extends Error {}        // what is to be said to the reader as it stands
 
 // The bytes of a text: base64 of gzip.
 async function unpack(text) {
@@ -208,7 +209,6 @@ const load = (address) => new Promise((done, fail) => {
     + "chapter 0 does the same in a notebook."));
   document.head.append(make("script", { src: new URL(address, home).href, onload: done, onerror }));
 });
-
 
 let ort = null;
 const sessions = {};
@@ -598,12 +598,11 @@ function build() {
   const breath = () => new Promise((done) => setTimeout(done, 30));      // time to paint what is said
 
   // ---- from a picture to what is shown
-  function take(shown) {
+  function take(shown, face = null) {
     state.shown = shown;
     state.rgb = fromCanvas(shown, shown.width, shown.height);
     state.plain = grey(state.rgb);
-    state.box = state.face = null;
-    state.angle = 0;
+    [state.box, state.angle, state.face] = [null, 0, face];
     fig.paint();
   }
 
@@ -642,7 +641,8 @@ function build() {
       await breath();
       await openContours();
     }
-    return (state.network === "contours" ? contoursTwice : lookTwice)(state.plain, [...state.box], state.angle, state.looks);
+    const read = state.network === "contours" ? contoursTwice : lookTwice;
+    return read(state.plain, [...state.box], state.angle, state.looks);
   }
 
   async function readBox() {
@@ -712,7 +712,7 @@ function build() {
       if (video.currentTime === shownAt) continue;
       shownAt = video.currentTime;
       context.drawImage(video, 0, 0);
-      take(frame);
+      take(frame, state.face);                                 // until the new face is read, the last one is shown
       const seconds = performance.now() / 1000;
       let seen = expected && await settle(state.plain, expected);
       if (!seen && seconds >= again) {
@@ -823,6 +823,10 @@ function build() {
     const [l, t, r, b] = state.box.map(Math.round);
     return `box of ${r - l} by ${b - t} pixels at ${l}, ${t}`;
   };
+  const inView = ([x, y]) => {                                // a corner beyond the border is held at the border
+    const [l, t, r, b] = everywhere();
+    return [clamp(x, l, r), clamp(y, t, b)];
+  };
   const grips = [
     ["Upper left corner of the box", ([l, t]) => [l, t], ([x, y], [, , r, b]) =>
       [Math.min(x, r - LEAST), Math.min(y, b - LEAST), r, b]],
@@ -832,7 +836,7 @@ function build() {
       [x - (r - l) / 2, y, x + (r - l) / 2, y + b - t]],
   ].map(([label, get, set]) => handle(fig, main, {
     label, anywhere: false, step: 1, describe: about, bounds: everywhere,
-    get: () => state.box ? get(state.box) : [0, 0], set: (p) => moveBox(set(p, state.box)),
+    get: () => state.box ? inView(get(state.box)) : [0, 0], set: (p) => moveBox(set(p, state.box)),
   }));
   main.handles.push(() => { if (!state.box || state.stream) for (const grip of grips) grip.hidden = true; });
 

@@ -402,6 +402,9 @@ def test_a_face_before_the_camera_is_followed(visit, filmed, scheme):
     assert np.ptp(across) > 10 and np.ptp(down) < 15 and np.abs(across - 300).max() < 80
     assert page.get_by_role("slider", name="The whole box").count() == 0            # hidden
     print(f"{scheme}: {page.evaluate('yourPhoto.page.state.rate'):.1f} frames a second")
+    page.get_by_role("radio", name="contours").press("Space")
+    page.wait_for_function("yourPhoto.page.state.face?.landmarks.length === 12")
+    assert status(page).startswith("Following")
     page.get_by_role("button", name="Close the camera").click()
     idle(page)
     assert status(page) == "The camera is closed."

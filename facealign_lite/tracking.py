@@ -35,6 +35,10 @@ SMALLEST = 8.0        # pixels from brows to chin, below which a face is lost
 LOW = 0.38            # of the mean score: followed faces are above 0.45, 99 of 100 crops of backgrounds below 0.37
 SETTLED = 0.12        # sides of the crop: one look then errs by less than a tenth more than in the upright crop
 INSIDE = 0.5          # share of the face's box on the picture: of less the network guesses the greater part
+# Of what the filter is given: beyond them its products leave the numbers that there are.
+FASTEST = 1e9         # cutoffs and beta at most, in Hz; the size of a face in pixels at most, and its inverse
+SHORTEST = 1e-9       # seconds from frame to frame, at least
+LATEST = 1e15         # seconds since the beginning, at most
 
 
 # ---- the filter ----------------------------------------------------------------------------------------------------
@@ -44,7 +48,7 @@ class OneEuro:
     """How far landmarks are smoothed; see ``smoothed``.
 
     Raises:
-        ValueError: unless both cutoffs are positive, beta is not negative, and all are finite.
+        ValueError: unless both cutoffs are positive, beta is not negative, and none is above ``FASTEST``.
     """
 
     # chosen from the grid of results/tracking.json: with 0.5 and 20 a still face trembles a third as much, a moving one
@@ -57,8 +61,9 @@ class OneEuro:
         for field in fields(self):
             value = number(getattr(self, field.name), field.name)
             wanted = "not negative" if field.name == "beta" else "positive"
-            if not np.isfinite(value) or value < 0 or (value == 0 and wanted == "positive"):
-                raise ValueError(f"{field.name} must be finite and {wanted}, got {value}")
+            if not np.isfinite(value) or value < 0 or (value == 0 and wanted == "positive") or value > FASTEST:
+                raise ValueError(f"{field.name} must be finite and {wanted}, at most {FASTEST:g}, got {value}")
+            object.__setattr__(self, field.name, value)           # in double precision, whatever it was given in
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ def smoothed(motion: Motion | None, points: ArrayLike, seconds: float, size: flo
         size: of the face, pixels.
 
     Raises:
-        ValueError: if points are not (K, 2), K that of the last step, and finite; if time does not go forward; or if
-            size is not positive.
+        ValueError: if points are not (K, 2), K that of the last step, and finite; if time does not go forward by at
+            least ``SHORTEST`` seconds; or if size is not positive; or if numbers are beyond what a video has.
 
     Source: Casiez, Roussel, Vogel 2012, "1 € Filter: A Simple Speed-based Low-pass Filter for Noisy Input".
     """
@@ -104,9 +109,9 @@ def smoothed(motion: Motion | None, points: ArrayLike, seconds: float, size: flo
     if points.ndim != 2 or points.shape[1] != 2 or (motion is not None and points.shape != motion.points.shape):
         wanted = "(K, 2)" if motion is None else f"{motion.points.shape} as before"
         raise ValueError(f"points must be {wanted}, got shape {points.shape}")
-    if not 0 < size < np.inf:
-        raise ValueError(f"size must be positive, got {size}")
-    if not np.isfinite(seconds) or (motion is not None and not seconds > motion.seconds):
+    if not 1 / FASTEST <= size <= FASTEST:
+        raise ValueError(f"size must be positive, {1 / FASTEST:g} to {FASTEST:g}, got {size}")
+    if not abs(seconds) <= LATEST or (motion is not None and not seconds - motion.seconds >= SHORTEST):
         raise ValueError(f"seconds must be later than {'-inf' if motion is None else motion.seconds}, got {seconds}")
     if motion is None:
         return Motion(seconds, points, points, np.zeros_like(points))
@@ -197,8 +202,8 @@ def _timed(frames: Any, fps: float) -> Iterable[tuple[float, NDArray[np.uint8]]]
     if isinstance(frames, (bytes, bytearray, dict)) or not isinstance(frames, Iterable):
         raise ValueError("frames must be the path of a video, the number of a camera, a Video or pictures, got "
                          f"{type(frames).__name__}")
-    if not isinstance(fps, Real) or not 0 < fps < np.inf:
-        raise ValueError(f"fps must be positive, got {fps!r}")
+    if not isinstance(fps, Real) or not 1e-6 <= fps <= 1 / SHORTEST:
+        raise ValueError(f"fps must be positive, 1e-6 to {1 / SHORTEST:g}, got {fps!r}")
     return _loaded(frames, float(fps))
 
 

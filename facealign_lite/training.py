@@ -417,8 +417,9 @@ class _Run:
             outputs = parallel(*model_inputs(self.model, batch, self.device))
         parts = self.loss(outputs, batch)
         parts = dict(parts) if isinstance(parts, Mapping) else {"loss": parts}
-        if not parts or not all(isinstance(value, Tensor) and value.ndim == 0 for value in parts.values()):
-            raise ValueError(f"loss must give a scalar tensor, or some by name, got {parts}")
+        if not parts or not all(isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
+                                for value in parts.values()):
+            raise ValueError(f"loss must give a scalar tensor of floats, or some by name, got {parts}")
         if wrong := [name for name in parts if name in COLUMNS or (name == "loss" and len(parts) > 1)]:
             raise ValueError(f"named losses must not be called {', '.join(wrong)}: the history has other numbers there")
         total = sum(parts.values())

@@ -119,18 +119,21 @@ def test_the_frame_rate_counts_in_second_order_only():
 
 @pytest.mark.parametrize("wrong", [{"points": np.zeros((4, 2))}, {"points": np.zeros(6)}, {"seconds": 1.0},
                                    {"seconds": np.nan}, {"size": 0.0}, {"size": np.inf},
-                                   {"points": np.full((3, 2), np.nan)}])
+                                   {"points": np.full((3, 2), np.nan)}, {"seconds": 1e299}, {"size": 4e-299},
+                                   {"seconds": 1 + 1e-12}])
 def test_bad_steps_are_refused(wrong):
     before = smoothed(None, np.zeros((3, 2)), 1.0, 10.0)
     with pytest.raises(ValueError, match=next(iter(wrong))):
         smoothed(before, **({"points": np.zeros((3, 2)), "seconds": 2.0, "size": 10.0} | wrong))
 
 
-@pytest.mark.parametrize("wrong", [{"min_cutoff": 0}, {"beta": -1.0}, {"speed_cutoff": np.nan}, {"beta": np.inf}])
+@pytest.mark.parametrize("wrong", [{"min_cutoff": 0}, {"beta": -1.0}, {"speed_cutoff": np.nan}, {"beta": np.inf},
+                                   {"beta": 2e301}])
 def test_bad_filters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         OneEuro(**wrong)
     assert OneEuro(beta=0).beta == 0
+    assert type(OneEuro(speed_cutoff=np.float32(1)).speed_cutoff) is float      # or the sums would be of that precision
 
 
 # ---- following -----------------------------------------------------------------------------------------------------

@@ -543,7 +543,8 @@ def test_a_launch_that_is_none_is_named(monkeypatch):
                                   {"milestones": (0.8, 0.6)}, {"factors": (0.1,)}, {"rates": {"0": -1.0}},
                                   {"milestones": None}, {"factors": ("a", "b")}, {"rates": None}, {"rates": {"0": "1"}},
                                   {"rates": {0: 1.0}}, {"device": "abacus"}, {"device": None}, {"out": 3}, {"out": ""},
-                                  {"capture": "no"}, {"frozen_norm": None}, {"seed": -1}, {"seed": 2**80}], ids=str)
+                                  {"capture": "no"}, {"frozen_norm": None}, {"seed": -1}, {"seed": 2**80},
+                                  {"workers": 2**31}], ids=str)
 def test_configurations_that_cannot_be(kind):
     with pytest.raises(ValueError, match=next(iter(kind))):
         TrainConfig(**kind)
@@ -583,6 +584,7 @@ def test_groups_may_be_what_parameters_gives_but_must_not_overlap():
 
 
 @pytest.mark.parametrize("loss", [lambda o, b: None, lambda o, b: {}, lambda o, b: o[:, 0], lambda o, b: {"a": 1.0},
+                                  lambda o, b: o.mean() * 1j, lambda o, b: o.mean().detach(),
                                   *(lambda o, b, name=name: {name: o.mean(), "a": o.mean()} for name in
                                     ("loss", "step", "lr", "gradient_norm"))])
 def test_losses_that_are_none_are_named(loss):

@@ -16,6 +16,10 @@ KINDS = ("float16", "float32", "float64", "longdouble", ">f8", ">f4", "int8", "u
 TENSORS = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int64", "bool", "complex64")
 
 
+NUMBERS = (lambda v: v * -1, lambda v: v * HUGE, lambda v: v * TINY, float, np.float32, np.int64, str, lambda v: [v],
+           torch.tensor, lambda v: v + 0.5, lambda v: np.nan, lambda v: np.inf)
+
+
 class OneOf(tuple):
     """Good values of an argument and odd ones, of which one is taken at random and spoiled now and then."""
 
@@ -30,8 +34,11 @@ def spoiled(rng, good):
     if rng.random() < 0.25 or isinstance(good, bool) or not isinstance(good, (np.ndarray, torch.Tensor, float, int)):
         return WRONG[rng.integers(len(WRONG))]
     if isinstance(good, (float, int)):
-        return (good * -1, good * HUGE, good * TINY, float(good), np.float32(good), np.int64(good), str(good), [good],
-                torch.tensor(good), good + 0.5, np.nan, np.inf)[rng.integers(12)]
+        change = NUMBERS[rng.integers(len(NUMBERS))]
+        try:
+            return change(good)
+        except (OverflowError, ValueError):                                # no such number in that type
+            return np.nan
     array = np.array(good.detach() if isinstance(good, torch.Tensor) else good)
     for _ in range(rng.integers(1, 3)):
         try:

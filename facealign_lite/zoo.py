@@ -94,6 +94,10 @@ def save(model: nn.Module, path: str | os.PathLike, record: Mapping[str, Any] | 
         ValueError: for another class of model, NaN or infinite weights, another ending, or a record that is not JSON.
         OSError: if the disk refuses; an old file is then left as it was.
     """
+    if not isinstance(half, (bool, np.bool_)):
+        raise ValueError(f"half must be True or False, got {half!r}")
+    if record is not None and not isinstance(record, Mapping):
+        raise ValueError(f"record must be JSON by name, got {type(record).__name__}")
     path, kind = Path(path), type(model).__name__
     if path.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {path}")

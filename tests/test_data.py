@@ -799,6 +799,13 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("samples", [{"a": 1}, "text", {1, 2}])
+def test_only_a_sequence_of_samples_is_packed(tmp_path, samples):
+    with pytest.raises(ValueError, match="samples must be a sequence"):
+        save_packed(tmp_path / "pack", samples)
+    assert os.listdir(tmp_path) == []
+
+
 def test_only_what_a_killed_writer_left_is_swept_away(tmp_path):
     names = [".a.json.0123456789abcdef", "a.json", ".a.json", ".a.json.mine", ".b.json.0123456789abcdef",
              ".aa.json.0123456789abcdef", ".a.json.0123456789abcdef.txt"]

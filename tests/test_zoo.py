@@ -233,6 +233,11 @@ def test_save_refuses_other_models_and_endings(model, tmp_path):
         zoo.save(nn.Linear(2, 2), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"\.safetensors"):
         zoo.save(model, tmp_path / "a.pt")
+    for half in (torch.zeros(0), None, 1):
+        with pytest.raises(ValueError, match="half must be True or False"):
+            zoo.save(model, tmp_path / "a.safetensors", half=half)
+    with pytest.raises(ValueError, match="record must be JSON"):
+        zoo.save(model, tmp_path / "a.safetensors", torch.zeros(0))
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import IO, Any
@@ -96,6 +96,8 @@ def save_packed(path: str | Path, samples: Sequence[Any], workers: int = 0, prog
     """
     if len(samples) == 0:
         raise ValueError("samples must not be empty")
+    if isinstance(samples, (str, bytes, Mapping)) or not hasattr(samples, "__getitem__"):
+        raise ValueError(f"samples must be a sequence, got {type(samples).__name__}")
     if isinstance(workers, bool) or not isinstance(workers, Integral) or not 0 <= workers <= MOST_WORKERS:
         raise ValueError(f"workers must be a whole number in 0 .. {MOST_WORKERS}, got {workers!r}")
     path = Path(os.path.realpath(path))                    # where a link points to, so that it stays a link

@@ -20,7 +20,7 @@ def functions_in(path: Path) -> set[str]:
 
 
 def test_every_row_is_there_once():
-    assert [row["id"] for row in ROWS] == [f"{part}{n}" for part, count in (("A", 17), ("B", 11), ("C", 7), ("D", 6))
+    assert [row["id"] for row in ROWS] == [f"{part}{n}" for part, count in (("A", 17), ("B", 11), ("C", 7), ("D", 7))
                                            for n in range(1, count + 1)]
 
 

@@ -483,7 +483,7 @@ def test_an_oracle_that_only_compares_with_the_reference_finds_every_landmark():
 def test_align_borrows_from_the_shipped_faces_or_from_the_given_one():
     torch.manual_seed(0)
     net, face = rht.Rht(), rht.References.shipped()
-    torch.nn.init.normal_(net.head.weight)
+    torch.nn.init.normal_(net.head[-1].weight)
     photo, points = rht.as_picture(face.images[0]), face.landmarks[0].double().numpy()
     box = [*points.min(0), *points.max(0)]
     own = align(photo, box, net, "cpu")

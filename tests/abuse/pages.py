@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -195,14 +196,14 @@ QUICK = ("04_contourness.ipynb", "07_boundaries.ipynb", "09_bali_fields.ipynb", 
 
 
 def outputs(notebook: Path) -> list[Any]:
-    """What the code cells of a run gave, without what only says when and how long, and without the names of widgets."""
+    """What the code cells of a run gave, without when and how long, names of widgets and addresses in memory."""
     cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
     kept = []
     for cell in cells:
         some = [output for output in cell.outputs if output.get("name") != "stderr"]
         kept.append([{"text": output.get("text"), "data": {
             kind: value for kind, value in output.get("data", {}).items() if "widget" not in kind}} for output in some])
-    return json.loads(json.dumps(kept))
+    return json.loads(re.sub(r" at 0x[0-9a-f]+>", ">", json.dumps(kept)))
 
 
 def _equal(one: dict[str, bytes], other: dict[str, bytes]) -> None:

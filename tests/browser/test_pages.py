@@ -1,9 +1,6 @@
 """The built book in a real browser: it asks no other server, raises no errors, and its figures move."""
 
-import functools
-import http.server
 import re
-import threading
 
 import pytest
 
@@ -39,21 +36,6 @@ VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
 needs_scripts = pytest.mark.skipif(not assets.present(), reason="the book was built without the scripts npm fetches")
-
-
-@pytest.fixture(scope="module")
-def homes():
-    """Where the book lies, by scheme."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": HTML.as_uri() + "/"}
-        server.shutdown()
 
 
 @pytest.fixture

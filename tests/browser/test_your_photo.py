@@ -1,10 +1,7 @@
 """The page "Your own photo" in a real browser: it finds and reads what the library does, and says what goes wrong."""
 
 import base64
-import functools
-import http.server
 import io
-import threading
 
 import cv2
 import numpy as np
@@ -29,21 +26,6 @@ pytestmark = [
     pytest.mark.skipif(not (assets.present() and browser_models.is_fresh()), reason="the book was built without the "
                        "scripts npm fetches, or without the networks"),
 ]
-
-
-@pytest.fixture(scope="module")
-def homes():
-    """Where the book lies, by scheme."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *words):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": HTML.as_uri() + "/"}
-        server.shutdown()
 
 
 @pytest.fixture

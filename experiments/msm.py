@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from experiments.faces import FACE_SIZE, cut, pack, packed, words
-from facealign_lite import metrics, msm
+from facealign_lite import metrics, msm, zoo
 from facealign_lite.data import Augmentation, BatchedCrops, Crops, PackedFaces, write_atomic
 from facealign_lite.heatmaps import decode, to_image
 from facealign_lite.msm import network, stgan
@@ -214,6 +214,7 @@ class Answer(NamedTuple):
     points: NDArray                          # (N, 68, 2)
     scores: Mapping[float, NDArray]          # by radius, each (N, 68); empty for a regression network
     theta: torch.Tensor                      # (N, 2, 3), the identity without ST-GAN
+    hottest: NDArray | None = None           # (N, 68, 2), as Eq. 8 reads the same heat
 
 
 def batches(images: torch.Tensor, model: torch.nn.Module) -> Iterator[torch.Tensor]:
@@ -237,10 +238,9 @@ def true(test: Test, folder: Path, budget: Mapping[str, Any]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def answer(test: Test, model: torch.nn.Module, theta: torch.Tensor, method: str = "center_of_mass",
-           radii: tuple[float, ...] = RADII) -> Answer:
-    """``method`` of ``heatmaps.decode``: what the library reads by, or "argmax", as Eq. 8 has it."""
-    points, scores = [], {radius: [] for radius in radii}
+def answer(test: Test, model: torch.nn.Module, theta: torch.Tensor, radii: tuple[float, ...] = RADII) -> Answer:
+    """What ``model`` finds in the crops that ``theta`` straightens, read as the library reads heat."""
+    points, hottest, scores = [], [], {radius: [] for radius in radii}
     for images, one in zip(batches(test.images, model), theta.split(32)):
         if not torch.equal(one, torch.eye(2, 3, dtype=one.dtype).expand_as(one)):
             images = stgan.straighten(images, one.to(images))
@@ -248,11 +248,14 @@ def answer(test: Test, model: torch.nn.Module, theta: torch.Tensor, method: str 
             points.append(model(images).double().cpu())
             continue
         warm = network.heat(model(images)[-1].float().cpu())
-        points.append(to_image(decode(warm, method).double(), tuple(warm.shape[-2:]), (SIZE, SIZE)))
+        for found, method in ((points, "center_of_mass"), (hottest, "argmax")):
+            found.append(to_image(decode(warm, method).double(), tuple(warm.shape[-2:]), (SIZE, SIZE)))
         for radius, found in scores.items():
             found.append(msm.scores(warm.numpy(), radius))
-    known = {} if isinstance(model, network.RegressionNet) else {r: np.concatenate(s) for r, s in scores.items()}
-    return Answer(torch.cat(points).numpy(), known, theta)
+    if not hottest:
+        return Answer(torch.cat(points).numpy(), {}, theta)
+    return Answer(torch.cat(points).numpy(), {radius: np.concatenate(one) for radius, one in scores.items()}, theta,
+                  torch.cat(hottest).numpy())
 
 
 def trusted(found: Answer, rule: Rule) -> NDArray:
@@ -380,6 +383,7 @@ def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: P
         each = {"": errors(found, test)}
         if generator is not None:
             figures[f"pose{end}"] = pose(found.theta, target)
+        if generator is not None and hidden < HIDDEN[-1]:
             for name, theta in (("_still", mean.expand_as(target)), ("_true", target)):
                 each[name] = errors(answer(test, model, theta, radii=()), test)
         if not regression:
@@ -392,7 +396,7 @@ def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: P
             each |= {f"_{name}": errors(rebuilt(found, book, one), test) for name, one in trust.items()}
             each["_keep"] = errors(rebuilt(found, book, trust["scores"], keep=True), test)
             each["_printed"] = errors(rebuilt(found, book, trust["scores"], align=False), test)
-            hottest = answer(test, model, found.theta, "argmax", (rules["scores"].radius,))
+            hottest = found._replace(points=found.hottest)
             each["_argmax"] = errors(hottest, test)
             each["_argmax_scores"] = errors(rebuilt(hottest, book, trust["scores"]), test)
             if swept and hidden == SWEPT:
@@ -433,7 +437,15 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
                                     for key, value in pose(theta, target).items()}
             return figures
         return run
+    def shipped(name: str) -> Arm:
+        """Weights that the library ships, trained on a GPU for seven times as many steps as the lite arms."""
+        def run(seed: int, folder: Path) -> Mapping[str, Any]:
+            model = zoo.load(name, "cpu" if device == "auto" else device)
+            parts = (model.hourglass, model.generator) if name == "msm" else (model, None)
+            return measure(*parts, folder.parent, budget)
+        return run
     return {
+        "shipped": shipped("msm"), "hourglass": shipped("hourglass"),                   # C21 to C24, nothing is trained
         "hg": arm(False, None), "stgan_hg": arm(False, "stgan"), "pure_hg": arm(False, "pure"),      # C20 to C24
         "regression": arm(True, None), "stgan_regression": arm(True, "stgan"),                       # C20
         **{name: poses(name) for name in CONTROLS},                                     # the adversary's worth

@@ -161,4 +161,6 @@ def test_msm(faces, tmp_path, monkeypatch):
     assert {"rotation", "before_rotation", "still_rotation_40", "validation_rotation"} < set(stgan)
     # the generator is that of the other arm, trained once
     assert stgan["rotation"] == figures["pose"]["rotation"] and found["stgan"]["history"] == {}
+    shipped = run(msm, short(msm), ["hourglass"], tmp_path / "shipped")["hourglass"]["figures"]
+    assert shipped["nme"] < figures["nme"] and "nme_true" not in shipped
     assert found["pure_hg"]["figures"]["nme"] != figures["nme"] and "nme_all" not in found["regression"]["figures"]

@@ -290,11 +290,26 @@ def test_msm_hides_what_it_says_and_measures_where_the_faces_are(faces, hidden):
     matrix = msm_claims.stgan.pixel_map(theta, msm_claims.SIZE)
     straight = torch.linalg.solve(matrix[..., :2], (test.landmarks.double() - matrix[:, None, :, 2]).mT).mT
     scores = np.where(np.arange(68) % 3 > 0, 1.0, 0.0) * np.ones((len(faces), 1))
-    found = msm_claims.Answer(straight.numpy(), scores, theta)
-    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, test, mean)["rotation"] < 1e-6
-    again = msm_claims.rebuilt(found, msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy())))
+    found, rule = msm_claims.Answer(straight.numpy(), {0.75: scores}, theta), msm_claims.PAPER_RULE
+    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, theta)["rotation"] < 1e-6
+    assert msm_claims.right(found, test).all() and (msm_claims.trusted(found, rule) == scores).all()
+    book = msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy()))
+    again = msm_claims.rebuilt(found, book, scores == 1, keep=True)
     moved = np.linalg.norm(again.points - found.points, axis=-1)
     assert moved[:, scores[0] == 1].max() < 1e-9 < moved[:, scores[0] == 0].max()
+
+
+def test_msm_judges_scores_by_what_was_in_sight():
+    visible, generator = np.arange(68) % 4 > 0, np.random.default_rng(0)
+    visible = np.stack([visible, np.roll(visible, 1)])
+    said = msm_claims.judgement(visible, visible)
+    assert said["precision"] == said["recall"] == said["J"] == 1 and said["reliable"] == said["visible"] == 0.75
+    assert msm_claims.judgement(np.ones_like(visible), visible)["J"] == 0
+    assert msm_claims.judgement(~visible, visible)["J"] == -1
+    scores = generator.uniform(0.1, 1, visible.shape)
+    one, other = (scores / scores.max(1, keepdims=True))[visible], (scores / scores.max(1, keepdims=True))[~visible]
+    pairs = (one[:, None] > other).mean() + (one[:, None] == other).mean() / 2       # of all pairs, by counting
+    assert msm_claims.rank(3 * scores, visible) == pytest.approx(pairs)
 
 
 # ---- budgets, and the command line ---------------------------------------------------------------------------------

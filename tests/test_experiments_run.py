@@ -161,13 +161,19 @@ def test_the_faces_that_lend_are_asked_once(faces, tmp_path, monkeypatch):
 
 def test_msm(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(msm, "pack", lambda folder, name, budget: faces)
+    monkeypatch.setattr(msm, "validation", lambda folder: faces)
+    monkeypatch.setattr(msm, "RULES", msm.RULES[:2])
     shapes = canonical(np.stack([faces[i].landmarks for i in range(len(faces))]))
     monkeypatch.setattr(msm, "dictionary", lambda folder, n, budget: ShapeDictionary(shapes))
     found = run(msm, short(msm), ["stgan_hg", "pure_hg", "stgan", "regression"], tmp_path)
     figures = found["stgan_hg"]["figures"]
-    for name in ("", "_every", "_every_40", "_N_500", "_t_0.4_0.6"):
+    for name in ("", "_scores", "_all_40", "_true_20", "_N_500", "_t_0.4_0.6", "_t_0.7_0.7"):
         assert np.mean(figures[f"errors{name}"]) == pytest.approx(figures[f"nme{name}"], abs=1e-4)
-    assert {"rotation", "before_rotation"} < set(found["stgan"]["figures"])
-    # the landmark network is that of the other arm, trained once
-    assert found["stgan_hg"]["history"]["."] and found["pure_hg"]["history"] == {}
-    assert found["pure_hg"]["figures"]["nme"] != figures["nme"]
+    assert set(figures["rule_judged"]) == {"radius", "outline", "inner"} and "nme_N_500" not in found["pure_hg"]
+    stgan = found["stgan"]["figures"]
+    assert {"rotation", "before_rotation", "still_rotation_40", "validation_rotation"} < set(stgan)
+    # the generator is that of the other arm, trained once
+    assert stgan["rotation"] == figures["pose"]["rotation"] and found["stgan"]["history"] == {}
+    shipped = run(msm, short(msm), ["hourglass"], tmp_path / "shipped")["hourglass"]["figures"]
+    assert shipped["nme"] < figures["nme"] and "nme_true" not in shipped
+    assert found["pure_hg"]["figures"]["nme"] != figures["nme"] and "nme_all" not in found["regression"]["figures"]

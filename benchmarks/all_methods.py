@@ -2,8 +2,8 @@
 
 Two tests. *As drawn*: rendered faces as the generator draws them, with one look and with two. *Strained*: other faces,
 free of occluders and blur of their own, each seen as it is and then with one thing made harder at a time: a part
-covered, the head turned, the picture blurred, the box off its place. Everything that is drawn by chance (where the cover
-lies, where the box goes) is drawn once a face, so that all networks see the same pixels.
+covered, the head turned, the picture blurred, the box off its place. What is drawn by chance (where the cover lies,
+where the box goes) is drawn once a face, so that all networks see the same pixels.
 
 The networks are those that are shipped. The faces have a seed that nothing else in this project has.
 """

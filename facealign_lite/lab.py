@@ -136,7 +136,8 @@ class Lab(ui.VBox):
         self.number = ui.BoundedIntText(value=face, min=0, max=9999, description="face no.")
         self.path = ui.Text(placeholder="path of a photo", description="file", continuous_update=False)
         self.upload = ui.FileUpload(accept="image/*", description="upload")
-        self.models = ui.SelectMultiple(options=zoo.names(), value=tuple(models or zoo.names()[:2]), rows=6, description="networks")
+        self.models = ui.SelectMultiple(options=zoo.names(), value=tuple(models or zoo.names()[:2]), rows=6,
+                                        description="networks")
         self.views = ui.SelectMultiple(options=VIEWS, value=VIEWS, rows=3, description="views")
         slide = {"continuous_update": False, "readout_format": ".2f"}
         self.x = ui.FloatSlider(value=0, min=-0.4, max=0.4, step=0.02, description="box right", **slide)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EQUATIONS, CLAIMS = ledgers.read("equations"), ledgers.read("claims")
 NUMBERED = {"ACE": ("acenet", 26), "TAB": ("tab", 6), "SCPAN": ("scpan", 21), "RHT": ("rht", 10), "MSM": ("msm", 12)}
 # what a paper gives without a number: sections, figures, tables and algorithms
-PARTS = {"ACE": ("S3.4", "S4", "F11"), "SCPAN": ("A1",), "MSM": ("T1", "T2", "F3", "A1", "A2")}
+PARTS = {"ACE": ("S3.4", "S4", "F11"), "SCPAN": ("A1",), "MSM": ("T1", "T2", "T9", "F3", "F7", "S4C", "A1", "A2")}
 COMPUTED = [row for row in EQUATIONS if row["status"] != "open"]
 
 

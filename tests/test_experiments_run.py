@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import acenet, acenet_photos, hourglass, msm, rht, scpan, scpan_photos, tab
+from experiments import acenet, acenet_photos, acenet_shares, hourglass, msm, rht, scpan, scpan_photos, tab
 from facealign_lite import geometry, records
 from facealign_lite.data import Sample, read_helen, save_packed
 from facealign_lite.markups import ANCHORS
@@ -55,6 +55,19 @@ def test_acenet(tmp_path, monkeypatch):
     drawn = found["gt68_line"]["figures"]
     assert np.mean(drawn["errors"]) == pytest.approx(drawn["nme_ac"], abs=1e-5)
     assert np.mean(drawn["errors_chin"]) == pytest.approx(drawn["nme_ac_chin"], abs=1e-5)
+
+
+def test_acenet_by_a_hand_that_errs(tmp_path, monkeypatch):
+    monkeypatch.setattr(acenet, "SETS", {name: (look, 3, seed) for name, (look, _, seed) in acenet.SETS.items()})
+    budget = short(acenet_shares, image_size=64, face_size=64)
+    found = run(acenet_shares, budget, ["ace", "ace_printed", "ace_reach_double", "synthetic_only", "gt68_line"],
+                tmp_path)
+    for record in found.values():
+        figures = record["figures"]
+        assert np.mean(figures["errors"]) == pytest.approx(figures["nme_ac"], abs=1e-5)
+        assert figures["success"] == np.mean(np.array(figures["errors"]) <= acenet_shares.SUCCESS)
+    assert len(found["gt68_line"]["figures"]["contours"]) == 3 and found["gt68_line"]["figures"]["nme_ac"] > 0.005
+    assert found["ace"]["history"]["."][-1]["loss"] != found["ace_printed"]["history"]["."][-1]["loss"]
 
 
 def test_acenet_photos(photos, tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ class Msm(nn.Module):
     @property
     def dictionary(self) -> ShapeDictionary | None:
         """The dictionary of the stored exemplars; None if there are none."""
-        exemplars = self.exemplars.double().cpu().numpy()
+        exemplars = self.exemplars.cpu().double().numpy()
         return ShapeDictionary(exemplars) if exemplars.any() else None
 
     def forward(self, images: Tensor) -> Stages:

@@ -204,7 +204,7 @@ def check_on_image(box: ArrayLike, picture: NDArray) -> NDArray[np.float64]:
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()
 
 
 def _readable(model: str | os.PathLike | nn.Module, device: str | torch.device) -> nn.Module:

@@ -126,7 +126,7 @@ def propose(picture: NDArray, device: torch.device | str = "cpu", quarters: int 
         image = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(seen))).to(device).permute(2, 0, 1)[None].float()
         framed = image.new_full((1, 3, *room), -1.0)
         framed[..., :height, :width] = image / 127.5 - 1
-        scores, boxes, points = (values[0].double().cpu().numpy() for values in detector(framed))
+        scores, boxes, points = (values[0].cpu().double().numpy() for values in detector(framed))
         sure = scores > PROPOSED
         boxes, eyes = (boxes[sure] + 0.5) / scale - 0.5, (points[sure][:, :2] + 0.5) / scale - 0.5
         found.append((boxes, eyes, scores[sure]))

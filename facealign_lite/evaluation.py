@@ -95,7 +95,7 @@ def predict(model: nn.Module, crops: Crops, batch_size: int = 32, device: str = 
             given = model_inputs(model, batch, device)
             start = time.perf_counter()
             try:
-                found = checked(model.read(model(*given)), len(given[0])).points.double().cpu().numpy()   # (B, K, 2)
+                found = checked(model.read(model(*given)), len(given[0])).points.cpu().double().numpy()   # (B, K, 2)
             except torch.OutOfMemoryError as error:
                 traceback.clear_frames(error.__traceback__)                                # they hold what did not fit
                 fitting = largest_part(lambda n, given=given: model(*[each[:n] for each in given]), len(given[0]))

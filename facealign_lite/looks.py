@@ -105,13 +105,12 @@ def as_seen(picture: NDArray, network: nn.Module) -> NDArray:
 
 
 def cut(picture: NDArray, matrices: ArrayLike, network: nn.Module) -> Tensor:
-    """N crops of one picture as the network takes them: (N, C, S, S) in [-0.5, 0.5], on its device."""
-    size, picture = network.config.image_size, as_seen(picture, network)
-    device = next(iter(network.parameters())).device
+    """N crops of one picture as the network takes them: (N, C, S, S) in [-0.5, 0.5], of its type, on its device."""
+    size, picture, weights = network.config.image_size, as_seen(picture, network), next(iter(network.parameters()))
     crops = np.stack([crop(picture, matrix, size) for matrix in matrices])                # (N, S, S) or (N, S, S, 3)
     crops = crops[:, None] if crops.ndim == 3 else crops.transpose(0, 3, 1, 2)
-    images = torch.from_numpy(np.ascontiguousarray(crops)).to(device).float() / 255 - 0.5
-    return images.contiguous(memory_format=torch.channels_last)
+    images = torch.from_numpy(np.ascontiguousarray(crops)).to(weights.device).float() / 255 - 0.5
+    return images.to(weights.dtype).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -145,8 +144,8 @@ def predict(picture: NDArray, matrices: NDArray, network: nn.Module) -> tuple[ND
     """
     with in_eval_mode(network):
         some = [look(picture, part, network) for part in np.split(matrices, range(BATCH, len(matrices), BATCH))]
-    landmarks = np.concatenate([reading.points.double().cpu().numpy() for reading in some])
-    scores = np.concatenate([reading.scores.double().cpu().numpy() for reading in some])
+    landmarks = np.concatenate([reading.points.cpu().double().numpy() for reading in some])
+    scores = np.concatenate([reading.scores.cpu().double().numpy() for reading in some])
     for i, matrix in enumerate(matrices):
         landmarks[i] = geometry.transform(landmarks[i], geometry.invert(matrix))
         if np.linalg.det(matrix[:, :2]) < 0:
@@ -210,10 +209,10 @@ def upright(reading: Reading, size: int) -> NDArray[np.float64] | None:
     reach the chin.
     """
     if reading.contours is None:
-        points = reading.points[0].double().cpu().numpy()
+        points = reading.points[0].cpu().double().numpy()
         eyes = [points[list(eye)].mean(0) for eye in markups.get(str(len(points))).normalizers["inter_ocular"]]
         return upright_matrix(points, size) if (eyes[0] != eyes[1]).any() else None
-    lines, anchors = reading.contours[0], reading.anchors[0].double().cpu().numpy()
+    lines, anchors = reading.contours[0], reading.anchors[0].cpu().double().numpy()
     right, left = anchors[:2].mean(0), anchors[2:4].mean(0)                     # the first four are corners of the eyes
     if len(lines) < len(markups.CONTOURS) or not (right != left).any():
         return None

@@ -403,4 +403,4 @@ def _box(points: NDArray, lines: Mapping[str, NDArray] | None) -> NDArray[np.flo
 
 
 def _array(values: Tensor) -> NDArray[np.float64]:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()

@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 from facealign_lite.data.files import write_atomic
 from facealign_lite.data.locks import hold
-from facealign_lite.data.tensors import read_tensors
+from facealign_lite.data.tensors import exact, read_tensors, sent
 from facealign_lite.data.workers import MOST_WORKERS, deaths_named
 from facealign_lite.nets import pick_device
 
@@ -396,7 +396,7 @@ class _Run:
         return no_room("batch_size", self.config.batch_size, count * self.world, self.device)
 
     def to_device(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device, non_blocking=True) for k, v in given.items()}
+        return {k: sent(v, self.device) for k, v in given.items()}
 
     def prepare(self, step: int) -> None:
         """What changes from step to step and is no data: dice, rates, the average's decay."""
@@ -447,7 +447,7 @@ class _Run:
         parts["gradient_norm"] = sum(squares, torch.zeros((), device=self.device)).sqrt()
         for name, value in parts.items():
             if name not in self.sums:
-                self.sums[name] = torch.zeros((), dtype=torch.float64, device=self.device)
+                self.sums[name] = torch.zeros((), dtype=exact(self.device), device=self.device)
             self.sums[name].add_(value)
 
     @torch.no_grad()
@@ -619,7 +619,7 @@ class _Run:
                     like = torch.empty_like(parameter) if key != "step" else torch.empty((), device=self.device)
                     self.optimizer.state[parameter][key] = like.detach().copy_(value)  # keeps the memory format
         self.history, self.count = state["history"], state["count"]
-        self.sums = {k.removeprefix("sums."): v.to(self.device) for k, v in tensors.items() if k.startswith("sums.")}
+        self.sums = {k.removeprefix("sums."): sent(v, self.device) for k, v in tensors.items() if k.startswith("sums.")}
         return state["step"]
 
     def check_state(self, path: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -758,7 +758,7 @@ def _sample_digest(data: Any, device: torch.device) -> str:
     batch = _fetched(data, [(0, index) for index in indices], device)
     for name, value in sorted(batch.items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        for row in value.detach().double().reshape(len(value), -1).nan_to_num().abs().mean(1).tolist():
+        for row in value.detach().cpu().double().reshape(len(value), -1).nan_to_num().abs().mean(1).tolist():
             total.update(f"{row:.3g}".encode())         # rounded: machines differ in the last bits of a picture
     return total.hexdigest()[:12]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import threadpoolctl
 
 from facealign_lite.opencv import one_thread
 
@@ -84,3 +85,19 @@ def test_an_error_inside_puts_them_back_too():
     with pytest.raises(ZeroDivisionError), one_thread():
         1 / 0  # noqa: B018
     assert cv2.getNumThreads() == before
+
+
+def test_numpys_products_have_one_thread_inside_and_theirs_back_after():
+    def counts():
+        return [library["num_threads"] for library in threadpoolctl.threadpool_info()
+                if library["internal_api"] == "openblas"]
+    if not counts():
+        pytest.skip("this NumPy brings no OpenBLAS")
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        assert set(counts()) == {2}
+        with one_thread():
+            assert set(counts()) == {1}
+            with one_thread():
+                pass
+            assert set(counts()) == {1}
+        assert set(counts()) == {2}

@@ -32,6 +32,7 @@ from .augmentation import Augmentation
 from .crops import MARGIN
 from .packed import PackedFaces
 from .samples import box_of, check_box, load_image, stacked_contours
+from .tensors import sent
 
 CHANCES = 64          # uniform numbers of one crop; what an effect does not use, nobody does
 ENTRIES = ("image", "landmarks", "visibility", "matrix", "index", "anchors", "contours")   # of a batch
@@ -102,7 +103,7 @@ class BatchedCrops:
 
     def to(self, device: str | torch.device) -> "BatchedCrops":
         """Move the faces; the same object."""
-        self.pack = {name: tensor.to(device) for name, tensor in self.pack.items()}
+        self.pack = {name: sent(tensor, torch.device(device)) for name, tensor in self.pack.items()}
         self.device = self.pack["images"].device
         effects.tables(self.device)                                                     # before any graph is captured
         return self
@@ -113,7 +114,7 @@ class BatchedCrops:
         Raises:
             IndexError: beyond the last face.
         """
-        draws = {name: tensor.to(self.device) for name, tensor in self.draws([(epoch, index)]).items()}
+        draws = {name: sent(tensor, self.device) for name, tensor in self.draws([(epoch, index)]).items()}
         return {name: tensor[0] for name, tensor in self.batch(draws).items()}
 
     def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
@@ -193,7 +194,7 @@ class BatchedCrops:
     def _points(self, name: str, flip: str, draws: Mapping[str, Tensor]) -> Tensor:
         """Points moved along, (B, K, ..., 2) float32; K change names in the mirror."""
         points, matrix = self.pack[name].index_select(0, draws["index"]), draws["matrix"]
-        rows = points.double().flatten(1, -2)
+        rows = points.to(matrix.dtype).flatten(1, -2)
         moved = (rows @ matrix[..., :2].mT + matrix[:, None, :, 2]).view(points.shape).float()
         mirrored = (_determinant(matrix) < 0).view(-1, *[1] * (points.ndim - 1))
         return torch.where(mirrored, moved.index_select(1, self.pack[flip]), moved)
@@ -272,7 +273,7 @@ class Halves:
     def at(self, epoch: int, index: int) -> dict[str, Tensor]:
         """A crop of the first and one of the second, stacked."""
         device = self.parts[0].device
-        return self.batch({name: tensor.to(device) for name, tensor in self.draws([(epoch, index)]).items()})
+        return self.batch({name: sent(tensor, device) for name, tensor in self.draws([(epoch, index)]).items()})
 
     def draws(self, keys: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """The chance of both parts, see ``BatchedCrops.draws``; names begin with the number of the part.

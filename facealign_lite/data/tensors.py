@@ -1,10 +1,11 @@
-"""Files of tensors: safetensors, in which nothing is ever executed."""
+"""Files of tensors, safetensors, in which nothing is ever executed; and tensors on their way to a device."""
 
 import errno
 import json
 import stat
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from torch import Tensor
@@ -34,3 +35,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a safetensors file: {' '.join(str(error).split())[:200]}") from None
     return tensors, said
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """The most exact numbers that a device has: float64, but on Apple's MPS float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def sent(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on that device, in numbers that it has."""
+    value = value.to(exact(device)) if value.dtype == torch.float64 else value
+    return value.to(device, non_blocking=True)

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from facealign_lite.data.tensors import exact
+
 from .exemplars import FRAME
 
 MARGIN = 0.3        # room around the frame, as around boxes elsewhere: of 3000 rendered faces 0.2 % then have a
@@ -272,11 +274,12 @@ def pose_residual(theta: Tensor, target: Tensor, margin: float = MARGIN) -> Pose
     """
     for name, value in (("theta", theta), ("target", target)):
         _check_theta(value, name)
-    linear, offset = theta[..., :2].double(), target[..., 2].double() - theta[..., 2].double()
+    theta, target = theta.to(exact(theta.device)), target.to(exact(target.device))
+    linear, offset = theta[..., :2], target[..., 2] - theta[..., 2]
     if not (torch.linalg.det(linear).abs() > 1e-12).all():
         raise ValueError("theta must be invertible, got one of determinant 0")
     # what should lie at q lies at R q, R = theta^-1 target
-    turned = torch.linalg.solve(linear, target[..., :2].double())               # (B, 2, 2)
+    turned = torch.linalg.solve(linear, target[..., :2])                        # (B, 2, 2)
     shift = torch.linalg.solve(linear, offset)                                  # (B, 2), in half sides of the crop
     a, b = (turned[..., 0, 0] + turned[..., 1, 1]) / 2, (turned[..., 1, 0] - turned[..., 0, 1]) / 2
     return Pose(torch.atan2(b, a).rad2deg(), torch.hypot(a, b), shift.norm(dim=-1) * (1 + margin) / 2)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from facealign_lite import contours, markups
+from facealign_lite.data.tensors import exact
 from facealign_lite.heatmaps import GED, SHAPES, STUDENT, Size
 from facealign_lite.nets import constant
 
@@ -72,7 +73,8 @@ def curves(points: ArrayLike | Tensor, boundaries: Sequence[Indices], n: int = 6
     _check(boundaries, points)
     longest = max(map(len, boundaries))
     rows = tuple(line[min(m, len(line) - 1)] for line in boundaries for m in range(longest))
-    at = points.double().index_select(-2, constant(rows, points.device)).unflatten(-2, (len(boundaries), longest))
+    at = points.to(exact(points.device)).index_select(-2, constant(rows, points.device))
+    at = at.unflatten(-2, (len(boundaries), longest))
     first, step = at[..., :1, :], torch.linalg.vector_norm(at.diff(dim=-2), dim=-1)     # (..., C, M - 1)
     if longest == 1:
         return first.expand(*first.shape[:-2], n, 2).to(points.dtype)

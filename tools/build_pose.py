@@ -27,8 +27,8 @@ TESTED, TEST_SEED = 600, 52
 COMPONENTS = 20                          # of the shape in 3D
 FEATURES, SQUARED, RIDGE = 50, 12, 10.0  # 20, 6: turned faces half a degree worse; more squared: no better
 BLUR = 0.025                             # eye distances by which landmarks are shaken: networks err so much
-# Fitted to what the network finds as well, in a thousand of the views, the yaw of faces turned by 45 degrees errs by 2.9
-# as without (300 faces of seed 77), and that of true landmarks by 2.2 instead of 1.8: so it is not.
+# Fitted to what the network finds too, in a thousand views, the yaw of faces turned by 45 degrees errs by 2.9 as
+# without (300 faces of seed 77), and that of true landmarks by 2.2 instead of 1.8: so it is not.
 FOUND, SIZE = 300, 160                   # of the tested faces, in pictures of so many pixels
 WIDEST = (75.0, 40.0, 30.0)              # every second face is turned evenly up to here
 INNER = slice(17, 68)

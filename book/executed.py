@@ -64,7 +64,8 @@ def digest(paths: Iterable[Path]) -> str:
 
 @lru_cache(maxsize=1)
 def _shared() -> str:
-    parts = ("facealign_lite", "experiments", "results", "book/claims.yml", "requirements.txt")
+    parts = ("facealign_lite", "experiments", "results", "book/claims.yml", "requirements.txt",
+             "notebooks/matplotlibrc")
     return digest([*(ROOT / part for part in parts), Path(__file__), Path(pages.__file__)])
 
 

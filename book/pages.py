@@ -149,7 +149,10 @@ def tidy(html: str) -> str:
 
 
 def setup(app):
-    """For Sphinx: every notebook is read as its page, and every page is tidied when it is written."""
+    """For Sphinx: every notebook is read as its page, its pictures become figures, words become links, and every page
+    is tidied when it is written."""
+    from . import figures, links  # how a page is shown: the runs of the notebooks do not depend on it
+
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
         if name.startswith("notebooks/") and path.exists():
@@ -159,7 +162,9 @@ def setup(app):
 
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:
-            path.write_text(tidy(path.read_text(encoding="utf-8")), encoding="utf-8")
+            path.write_text(figures.sized(tidy(path.read_text(encoding="utf-8"))), encoding="utf-8")
     app.connect("source-read", read)
+    app.connect("doctree-read", links.link)
+    app.connect("doctree-resolved", figures.caption)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True}

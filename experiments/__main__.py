@@ -17,8 +17,8 @@ from typing import Any
 
 from facealign_lite import records
 
-PAPERS = ("hourglass", "acenet", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_shares", "scpan_photos", "rht",
-          "rht_places", "msm")
+PAPERS = ("hourglass", "acenet", "acenet_shares", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_shares",
+          "scpan_photos", "rht", "rht_places", "msm")
 
 
 def prefix(paper: str, budget: str) -> str:

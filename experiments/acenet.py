@@ -90,9 +90,10 @@ def config(budget: Mapping[str, Any], **parts: Any) -> acenet.AceConfig:
     """The lite network at a budget's size, but for those ``parts``; at the GPU budget with the paper's lengths, scaled.
 
     The records of the lite budget were made with the paper's width of contours, in pixels, on maps of half its size.
+    A budget's own ``lengths`` come before both.
     """
     sized = replace(acenet.LITE, image_size=budget.get("image_size", acenet.LITE.image_size), **parts)
-    return acenet.scaled(sized) if "crops" in budget else sized
+    return replace(acenet.scaled(sized) if "crops" in budget else sized, **budget.get("lengths", {}))
 
 
 def two_domains(budget: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,8 +164,8 @@ def score(read: Callable[[int], Reading], faces: Sequence[Any]) -> dict[str, Any
             parts[part].append(metrics.nme_ac(each, metrics.PARTS[part]))
         found.append(np.mean([name in contours for name in on]))
         if face.contours is not None:
-            back += [geometry.distance_to_polyline(contours[name], face.contours[name]).mean() / length
-                     for name in on if name in contours]
+            back += metrics.reverse_errors({name: contours[name] for name in on if name in contours}, face.contours,
+                                           length).values()
     return {"nme_ac": np.mean(errors), **{f"nme_ac_{name}": np.mean(v) for name, v in parts.items()},
             **{f"errors_{name}": np.round(v, 6) for name, v in parts.items()},
             "auc": metrics.auc(errors, 0.06), "found": np.mean(found), **({"back": np.mean(back)} if back else {}),

@@ -165,7 +165,9 @@ def line(found: Found) -> str:
     sample = f"{result.seeds} seeds" + (f", {result.faces} faces" if result.faces > 1 else ", by seed only")
     needed = ""
     if result.says == OPEN and result.seeds > 1:
-        needed = f"; {result.seeds_needed} seeds needed" if result.seeds_needed else "; more seeds alone would not do"
+        enough = (result.seeds_needed or 0) <= result.seeds                     # chance, then, and not too few
+        needed = ("; more seeds alone would not do" if result.seeds_needed is None else "; as many mostly do"
+                  if enough else f"; {result.seeds_needed} seeds needed")
     return (f"{one.better} against {one.worse}: {100 * found.better:.2f}, {100 * found.worse:.2f}; gain "
             f"{share(result.difference)} % [{share(result.low)}, {share(result.high)}]{wanted}: {result.says}"
             f" ({sample}{needed})")
@@ -180,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for name in arguments or rows:
         word, largest = says(rows[name])
-        print(f"{name} {word}{f' ({largest})' if largest else ''}: {rows[name]['claim']}")
+        print(f"{name} {word}{f' ({largest})' if largest else ''}: {rows[name]['claim']} [{rows[name]['metric']}]")
         for budget in BUDGETS:
             for found in judge(rows[name], budget):
                 print(textwrap.fill(f"{budget}: {line(found)}", 118, initial_indent="    ", subsequent_indent=" " * 8))

@@ -296,8 +296,10 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         # C25, lines first against landmarks at once. "plain" is the boundary part's body with landmark maps in the
         # place of lines; it weighs a quarter of TAB. "free" is TAB to the last weight, never shown a line, trained from
         # end to end: it alone tells lines from size. The claim is wrong if either errs no more than TAB.
-        # The rate of TAB's second stage was chosen for TAB: the arms with "_low" behind them have less than half of it.
+        # The rate of TAB's second stage was chosen for TAB: arms with "_low" behind them have less than half of it,
+        # those with "_high" about that of TAB's first stage.
         "plain": plain(), "free": free(), "plain_low": plain(0.4), "free_low": free(0.4),
+        "plain_high": plain(1.6), "free_high": free(1.6),
         # C26, landmark maps against coordinates, from the same frozen boundary part
         "coordinates": coordinates(budget, device),
         # C27, faster convergence by boundary features: "vgg" and "fusion0" once more, measured on the way. The claim is

@@ -1,15 +1,24 @@
 """Small figures the chapters share. Every function draws on one matplotlib Axes and returns it.
 
 Colours are Okabe and Ito's, told apart by colour-blind readers too; one part of the face has one colour everywhere.
+``for_the_page`` makes every figure of a notebook legible in the column of a page, light or dark.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.collections import Collection, QuadMesh
+from matplotlib.colors import same_color, to_hex, to_rgb, to_rgba, to_rgba_array
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
@@ -20,6 +29,92 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
 VERMILLION = VERMILION       # both spellings are in use  # codespell:ignore vermillion
 COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK)
 PARTS = {"jaw": SKY, "brow": ORANGE, "nose": GREEN, "eye": YELLOW, "mouth": PURPLE}
+
+INK = "#7b7b7b"              # as far from white as from the book's dark page: 4.2 to 1, the most that one grey can have
+COLUMN = 688                 # pixels: how wide a page shows a picture
+LEAST = 9.2                  # pixels: the smallest label there
+INKED = {name: INK for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color",
+                                "ytick.color", "grid.color", "legend.edgecolor")}
+SMALL = ("legend.fontsize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize")
+DARK, PALE = 0.15, 0.8       # greys below and above these would vanish or glare on one of the two pages
+
+
+def for_the_page(figure: Figure) -> None:
+    """Make a new figure legible on a page; matplotlib calls this where ``figure.hooks`` names it.
+
+    That is so in the notebooks, by notebooks/matplotlibrc. Its ground becomes transparent, and black or nearly white
+    lines and letters beside a picture become grey, so that light and dark pages can show it. No label is smaller than
+    ``LEAST`` pixels once the figure is fitted into a column of ``COLUMN``; a title wider than its plot is broken.
+    """
+    scale = max(1.0, figure.get_figwidth() * figure.dpi / COLUMN)       # by which a page shrinks it
+    least = LEAST * scale * 72 / figure.dpi                             # points
+    # "small" is 0.83 of the usual size
+    plt.rcParams.update({"font.size": max(9.0, least / 0.833), "axes.titlesize": "medium", "figure.facecolor": "none",
+                         "axes.facecolor": "none", "savefig.facecolor": "auto", "legend.framealpha": 0.0, **INKED,
+                         **dict.fromkeys(SMALL, "small")})
+    draw, seen = figure.draw, []
+
+    def adjusted(renderer: object) -> None:
+        if not seen:
+            seen.append(True)
+            _adjust(figure, least)
+        draw(renderer)
+    figure.draw = adjusted
+
+
+def _adjust(figure: Figure, least: float) -> None:
+    if same_color(figure.get_facecolor(), "white"):
+        figure.set_facecolor("none")
+    for ax in figure.axes:
+        if same_color(ax.get_facecolor(), "white"):
+            ax.set_facecolor("none")
+        over = bool(ax.images) or any(isinstance(each, QuadMesh) for each in ax.collections)
+        for artist in ax.findobj():
+            if not over or artist is ax.patch or isinstance(artist, Text) and artist in _beside(ax):
+                _neutral(artist)
+    for text in figure.findobj(Text):
+        if text in figure.texts:
+            _neutral(text)
+        if text.get_text():
+            text.set_fontsize(max(text.get_fontsize(), least))
+    for ax in figure.axes:
+        _break_title(ax)
+    if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):     # laid out before: once more, as it is now
+        figure.tight_layout()
+
+
+def _beside(ax: Axes) -> list[Text]:
+    """What is written around a plot and not on it."""
+    axes = (ax.xaxis, ax.yaxis)
+    return [ax.title, *(each.label for each in axes), *(label for each in axes for label in each.get_ticklabels())]
+
+
+def _break_title(ax: Axes) -> None:
+    text, wide = ax.title.get_text(), ax.get_window_extent().width
+    needed = ax.title.get_window_extent().width if text else 0
+    if "$" not in text and "\n" not in text and needed > 1.08 * wide > 0:
+        ax.title.set_text(textwrap.fill(text, max(8, int(len(text) * wide / needed))))
+
+
+def _neutral(artist: Artist) -> None:
+    """Black and nearly black greys become ink; pale grey areas a breath of it."""
+    if isinstance(artist, (Line2D, Text)) and _grey(artist.get_color(), 0, DARK):
+        artist.set_color(INK)
+    elif isinstance(artist, (Patch, Collection)):
+        edges = np.atleast_2d(to_rgba_array(artist.get_edgecolor()))
+        if len(edges) and all(_grey(edge, 0, DARK) for edge in edges):
+            artist.set_edgecolor(INK)
+        faces = np.atleast_2d(to_rgba_array(artist.get_facecolor()))
+        if len(faces) and all(_grey(face, 0, DARK) for face in faces):
+            artist.set_facecolor(INK)
+        elif len(faces) and isinstance(artist, Patch) and all(_grey(face, PALE, 0.999) for face in faces):
+            artist.set_facecolor((*to_rgb(INK), 0.15))
+
+
+def _grey(colour: ArrayLike, low: float, high: float) -> bool:
+    """Whether a colour is a grey that can be seen, and between those."""
+    r, g, b, a = to_rgba(colour)
+    return a > 0 and max(r, g, b) - min(r, g, b) < 0.05 and low <= g <= high
 
 
 def part_colours(count: int = 68) -> list[str]:
@@ -252,5 +347,5 @@ def _plain(ax: Axes, shape: Sequence[int], title: str | None) -> Axes:
     return ax
 
 
-__all__ = ["COLOURS", "PARTS", "ced", "contour_colours", "contours", "heatmap", "part_colours", "part_errors", "sheet",
-           "show"]
+__all__ = ["COLOURS", "PARTS", "ced", "contour_colours", "contours", "for_the_page", "heatmap", "part_colours",
+           "part_errors", "sheet", "show"]

@@ -34,7 +34,7 @@ from facealign_lite.tab import TAB, TabConfig
 FORMAT = "facealign-lite 1"
 FOLDER = Path(__file__).parent / "assets" / "weights"
 MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only",
-          "acenet": "12 anchors and 13 contours, trained on rendered faces only",
+          "acenet": "12 anchors and 13 contours, trained on the exact contours of rendered faces, by no weak loss",
           "rht": "68 landmarks, borrowing from a rendered face or one that you give, trained on rendered faces only",
           "tab": "15 boundaries and 68 landmarks, trained on rendered faces only",
           "scpan": "68 landmarks, learnt beside fields that point to them, trained on rendered faces only",

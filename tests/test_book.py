@@ -83,3 +83,10 @@ def test_nothing_failed_silently(page):
     text = page.read_text()
     assert "Traceback (most recent call last)" not in text
     assert not re.search(r"\{(eq|ref|cite|doc|numref|term)(:[a-z]+)?\}`", text), "a role that was never read"
+
+
+@EACH_PAGE
+def test_tables_are_tables(page):
+    # MyST-NB reads a cell's Markdown as CommonMark unless told otherwise, which leaves a table's pipes standing
+    text = re.sub(r"<(pre|script)\b.*?</\1>", "", page.read_text(), flags=re.S)
+    assert re.findall(r"\|\s*:?-+:?\s*\||<p>\s*\|[^<]*", text) == []

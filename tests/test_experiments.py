@@ -10,9 +10,9 @@ import torch
 
 from experiments import __main__ as command
 from experiments import acenet as acenet_claims
+from experiments import acenet_shares, scpan, scpan_photos, scpan_shares, tab
 from experiments import msm as msm_claims
-from experiments import scpan, scpan_photos, scpan_shares, tab
-from facealign_lite import records
+from facealign_lite import geometry, records
 from facealign_lite.data import save_packed
 from facealign_lite.synthetic import SyntheticFaces
 from facealign_lite.training import complete, learning_rate
@@ -43,6 +43,54 @@ def test_lines_through_more_landmarks_and_bent_ones_are_better(faces):
         return acenet_claims.score(read, faces)["nme_ac"]
     assert 0 < error("68", 2) < error("68", 1) < error("36", 1)
     assert error("36", 2) < error("36", 1)
+
+
+def test_what_straight_lines_cut_off_is_seen_from_both_sides(faces):
+    """The corners of a chain lie on the truth, what is between them does not."""
+    back = [acenet_claims.score(lambda i, markup=markup: acenet_claims.through(acenet_claims.markups.convert(
+        faces[i].landmarks, "68", markup), markup), faces)["back"] for markup in ("68", "36")]
+    assert 1e-3 < back[0] < back[1] / 2
+
+
+def test_the_annotator_errs_alike_in_landmarks_that_are_near_and_has_habits(faces):
+    def error(seed, i, **of):
+        """In eye distances, along the face's own axes."""
+        right, left = faces[i].landmarks[[36, 45]]
+        axes = np.array([left - right, [right[1] - left[1], left[0] - right[0]]]) / np.linalg.norm(left - right) ** 2
+        clicked = acenet_shares.Annotated(faces, seed, **of)[i].landmarks
+        return (clicked - acenet_shares.brows_amid(faces[i])) @ axes.T
+    hands = np.array([error(seed, 0, habit=0) for seed in range(300)])                   # (S, 68, 2)
+    assert np.array_equal(hands[3], error(3, 0, habit=0)) and not np.array_equal(hands[3], error(3, 1, habit=0))
+    assert hands.std(0).mean() == pytest.approx(acenet_shares.HAND, rel=0.05)
+    assert abs(hands.mean(0)).max() < 5 * acenet_shares.HAND / 300**0.5
+    correlation = np.corrcoef(hands[:, :, 0].T)
+    apart = np.linalg.norm(faces[0].landmarks[:, None] - faces[0].landmarks, axis=-1)
+    apart /= apart[36, 45]
+    wanted = np.exp(-apart**2 / (2 * acenet_shares.ALONG**2))
+    assert correlation[7, 8] > 0.8 and abs(correlation - wanted)[:17, :17].max() < 0.3   # 5 standard errors
+    # a habit is one on all faces, as far as their shapes are; and without both the landmarks are the truth
+    habits = [error(5, i, hand=0) for i in (0, 1)]
+    assert abs(habits[0] - habits[1]).mean() < 0.3 * abs(habits[0]).mean()
+    assert abs(error(5, 0, hand=0, habit=0)).max() < 1e-12
+
+
+def test_the_annotator_clicks_brows_where_the_contours_run(faces):
+    for face in faces:
+        points = acenet_shares.brows_amid(face)
+        assert np.array_equal(np.delete(points, range(17, 27), 0), np.delete(face.landmarks, range(17, 27), 0))
+        for name, rows in acenet_shares.BROWS.items():
+            of = np.linalg.norm(np.subtract(*face.landmarks[[36, 45]]))
+            assert geometry.distance_to_polyline(points[list(rows)], face.contours[name]).max() < 1e-6 * of
+            # in the order of the landmarks
+            assert np.linalg.norm(points[list(rows)] - face.landmarks[list(rows)], axis=1).max() < 0.2 * of
+
+
+def test_a_contour_is_as_free_as_the_papers():
+    def free(config):
+        return (config.reach - config.sigma / 2**0.5) / config.heatmap_size
+    assert free(acenet_claims.config(acenet_shares.BUDGETS["lite"])) == pytest.approx(
+        free(acenet_claims.acenet.PAPER), rel=0.02)
+    assert free(acenet_claims.config(acenet_claims.BUDGETS["lite"])) < 0.75 * free(acenet_claims.acenet.PAPER)
 
 
 def test_the_domains_share_no_face_and_differ_in_shape():
@@ -242,11 +290,26 @@ def test_msm_hides_what_it_says_and_measures_where_the_faces_are(faces, hidden):
     matrix = msm_claims.stgan.pixel_map(theta, msm_claims.SIZE)
     straight = torch.linalg.solve(matrix[..., :2], (test.landmarks.double() - matrix[:, None, :, 2]).mT).mT
     scores = np.where(np.arange(68) % 3 > 0, 1.0, 0.0) * np.ones((len(faces), 1))
-    found = msm_claims.Answer(straight.numpy(), scores, theta)
-    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, test, mean)["rotation"] < 1e-6
-    again = msm_claims.rebuilt(found, msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy())))
+    found, rule = msm_claims.Answer(straight.numpy(), {0.75: scores}, theta), msm_claims.PAPER_RULE
+    assert msm_claims.errors(found, test).max() < 1e-9 and msm_claims.pose(theta, theta)["rotation"] < 1e-6
+    assert msm_claims.right(found, test).all() and (msm_claims.trusted(found, rule) == scores).all()
+    book = msm_claims.msm.ShapeDictionary(msm_claims.msm.canonical(test.landmarks.numpy()))
+    again = msm_claims.rebuilt(found, book, scores == 1, keep=True)
     moved = np.linalg.norm(again.points - found.points, axis=-1)
     assert moved[:, scores[0] == 1].max() < 1e-9 < moved[:, scores[0] == 0].max()
+
+
+def test_msm_judges_scores_by_what_was_in_sight():
+    visible, generator = np.arange(68) % 4 > 0, np.random.default_rng(0)
+    visible = np.stack([visible, np.roll(visible, 1)])
+    said = msm_claims.judgement(visible, visible)
+    assert said["precision"] == said["recall"] == said["J"] == 1 and said["reliable"] == said["visible"] == 0.75
+    assert msm_claims.judgement(np.ones_like(visible), visible)["J"] == 0
+    assert msm_claims.judgement(~visible, visible)["J"] == -1
+    scores = generator.uniform(0.1, 1, visible.shape)
+    one, other = (scores / scores.max(1, keepdims=True))[visible], (scores / scores.max(1, keepdims=True))[~visible]
+    pairs = (one[:, None] > other).mean() + (one[:, None] == other).mean() / 2       # of all pairs, by counting
+    assert msm_claims.rank(3 * scores, visible) == pytest.approx(pairs)
 
 
 # ---- budgets, and the command line ---------------------------------------------------------------------------------

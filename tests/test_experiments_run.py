@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import acenet, acenet_photos, hourglass, msm, rht, scpan, scpan_photos, tab
+from experiments import acenet, acenet_photos, acenet_shares, hourglass, msm, rht, scpan, scpan_photos, tab
 from facealign_lite import geometry, records
 from facealign_lite.data import Sample, read_helen, save_packed
 from facealign_lite.markups import ANCHORS
@@ -55,6 +55,19 @@ def test_acenet(tmp_path, monkeypatch):
     drawn = found["gt68_line"]["figures"]
     assert np.mean(drawn["errors"]) == pytest.approx(drawn["nme_ac"], abs=1e-5)
     assert np.mean(drawn["errors_chin"]) == pytest.approx(drawn["nme_ac_chin"], abs=1e-5)
+
+
+def test_acenet_by_a_hand_that_errs(tmp_path, monkeypatch):
+    monkeypatch.setattr(acenet, "SETS", {name: (look, 3, seed) for name, (look, _, seed) in acenet.SETS.items()})
+    budget = short(acenet_shares, image_size=64, face_size=64)
+    found = run(acenet_shares, budget, ["ace", "ace_printed", "ace_reach_double", "synthetic_only", "gt68_line"],
+                tmp_path)
+    for record in found.values():
+        figures = record["figures"]
+        assert np.mean(figures["errors"]) == pytest.approx(figures["nme_ac"], abs=1e-5)
+        assert figures["success"] == np.mean(np.array(figures["errors"]) <= acenet_shares.SUCCESS)
+    assert len(found["gt68_line"]["figures"]["contours"]) == 3 and found["gt68_line"]["figures"]["nme_ac"] > 0.005
+    assert found["ace"]["history"]["."][-1]["loss"] != found["ace_printed"]["history"]["."][-1]["loss"]
 
 
 def test_acenet_photos(photos, tmp_path, monkeypatch):
@@ -148,13 +161,19 @@ def test_the_faces_that_lend_are_asked_once(faces, tmp_path, monkeypatch):
 
 def test_msm(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(msm, "pack", lambda folder, name, budget: faces)
+    monkeypatch.setattr(msm, "validation", lambda folder: faces)
+    monkeypatch.setattr(msm, "RULES", msm.RULES[:2])
     shapes = canonical(np.stack([faces[i].landmarks for i in range(len(faces))]))
     monkeypatch.setattr(msm, "dictionary", lambda folder, n, budget: ShapeDictionary(shapes))
     found = run(msm, short(msm), ["stgan_hg", "pure_hg", "stgan", "regression"], tmp_path)
     figures = found["stgan_hg"]["figures"]
-    for name in ("", "_every", "_every_40", "_N_500", "_t_0.4_0.6"):
+    for name in ("", "_scores", "_all_40", "_true_20", "_N_500", "_t_0.4_0.6", "_t_0.7_0.7"):
         assert np.mean(figures[f"errors{name}"]) == pytest.approx(figures[f"nme{name}"], abs=1e-4)
-    assert {"rotation", "before_rotation"} < set(found["stgan"]["figures"])
-    # the landmark network is that of the other arm, trained once
-    assert found["stgan_hg"]["history"]["."] and found["pure_hg"]["history"] == {}
-    assert found["pure_hg"]["figures"]["nme"] != figures["nme"]
+    assert set(figures["rule_judged"]) == {"radius", "outline", "inner"} and "nme_N_500" not in found["pure_hg"]
+    stgan = found["stgan"]["figures"]
+    assert {"rotation", "before_rotation", "still_rotation_40", "validation_rotation"} < set(stgan)
+    # the generator is that of the other arm, trained once
+    assert stgan["rotation"] == figures["pose"]["rotation"] and found["stgan"]["history"] == {}
+    shipped = run(msm, short(msm), ["hourglass"], tmp_path / "shipped")["hourglass"]["figures"]
+    assert shipped["nme"] < figures["nme"] and "nme_true" not in shipped
+    assert found["pure_hg"]["figures"]["nme"] != figures["nme"] and "nme_all" not in found["regression"]["figures"]

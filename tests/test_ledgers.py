@@ -73,15 +73,15 @@ def test_the_tests_exist(row):
 
 
 # claims of which an arm has fewer than three seeds so far
-UNFINISHED = {"C26", "C27", "C28", "C29"}
+UNFINISHED = {"C2a", "C5a", "C5b", "C28", "C29"}
 FINISHED = [row for row in CLAIMS if row["id"] not in UNFINISHED]
 
 
 @pytest.mark.parametrize("row", [row for row in CLAIMS if row["id"] in UNFINISHED], ids=by_id)
 def test_a_claim_that_is_still_measured_has_arms_that_are_defined(row):
-    arms = importlib.import_module(f"experiments.{row['paper']}").arms
-    lite = importlib.import_module(f"experiments.{row['paper']}").BUDGETS["lite"]
-    assert {arm.removeprefix(f"{row['paper']}-") for arm in ledgers.arms(row)} <= set(arms(lite))
+    for paper, name in (arm.split("-", 1) for arm in ledgers.arms(row)):
+        experiment = importlib.import_module(f"experiments.{paper}")
+        assert paper.split("_")[0] == row["paper"] and name in experiment.arms(experiment.BUDGETS["lite"])
     few = [arm for arm in ledgers.arms(row) if len(records.read_seeds(arm, clean=True)) < 3]
     assert few, "finished: take it out of UNFINISHED"
     assert claims.says(row)[0] in (verdict.HOLDS, verdict.FAILS, verdict.OPEN, claims.UNTESTED)

@@ -173,3 +173,64 @@ def test_every_figure_is_an_axes():
 def test_bad_input(call):
     with pytest.raises(ValueError):
         call()
+
+
+def labels(figure):
+    """Sizes in points of all that is written, as drawn."""
+    figure.canvas.draw()
+    return [text.get_fontsize() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+@pytest.fixture
+def page():
+    with matplotlib.rc_context({"figure.hooks": ["facealign_lite.plots:for_the_page"]}):
+        yield
+
+
+@pytest.mark.parametrize("wide", [4, 8, 15])
+@pytest.mark.parametrize("dpi", [72, 110])
+def test_a_page_can_show_every_label(page, wide, dpi):
+    """Fitted into the column, no label is smaller than 9 pixels, however it was asked for."""
+    figure, axes = plt.subplots(1, 3, figsize=(wide, 3), dpi=dpi)
+    axes[0].plot([1, 2], label="a line")
+    axes[0].legend(fontsize="x-small")
+    axes[1].set_xlabel("an axis", fontsize=5)
+    axes[2].text(0.5, 0.5, "a word", fontsize=4)
+    shrunk = min(1, plots.COLUMN / (wide * dpi))
+    assert min(labels(figure)) * dpi / 72 * shrunk >= 9
+
+
+def test_a_page_shows_ink_on_no_ground(page):
+    """Nothing is black or white beside a picture; what lies over a picture stays as it was drawn."""
+    figure, (plot, image) = plt.subplots(1, 2)
+    [line] = plot.plot([1, 2], color="k")
+    [red] = plot.plot([2, 1], color="red")
+    band = plot.axvspan(0, 1, color="0.9")
+    dots = plot.scatter([1], [2], c=["black"])
+    image.imshow(IMAGE)
+    [over] = image.plot([1, 2], color="black")
+    image.set_title("title", color="black")
+    figure.canvas.draw()
+    assert figure.get_facecolor()[3] == 0 and plot.get_facecolor()[3] == 0
+    ink = to_rgb(plots.INK)
+    assert to_rgb(line.get_color()) == ink and tuple(dots.get_facecolor()[0][:3]) == ink
+    assert red.get_color() == "red" and over.get_color() == "black"
+    assert band.get_facecolor()[3] < 0.2 and to_rgb(image.title.get_color()) == ink
+    assert to_rgb(plot.xaxis.get_ticklabels()[0].get_color()) == ink
+    around = {name: (max(1.05, level + 0.05) if name == "white" else level + 0.05)
+              for name, level in (("white", 1.0), ("dark", 0.0089))}
+    level = ((ink[0] + 0.055) / 1.055) ** 2.4 + 0.05
+    assert around["white"] / level > 4 and level / around["dark"] > 4
+
+
+def test_a_wide_title_is_broken(page):
+    figure, axes = plt.subplots(1, 4, figsize=(8, 2))
+    axes[0].set_title("a title that is a good deal wider than its plot")
+    axes[1].set_title("short")
+    figure.canvas.draw()
+    assert "\n" in axes[0].get_title() and axes[1].get_title() == "short"
+
+
+def test_the_notebooks_are_drawn_for_the_page():
+    rc = matplotlib.rc_params_from_file("notebooks/matplotlibrc", use_default_template=False)
+    assert list(rc["figure.hooks"]) == ["facealign_lite.plots:for_the_page"]

@@ -11,7 +11,8 @@ from capture import assert_capturable
 from facealign_lite import contours, geometry, heatmaps, markups, rht, zoo
 from facealign_lite.align import align
 from facealign_lite.data import Augmentation, BatchedCrops, Further, Sample
-from facealign_lite.nets import parameter_count
+from facealign_lite.nets import HourglassConfig, StackedHourglass, parameter_count
+from facealign_lite.rht.backbones import HourglassFeatures
 from facealign_lite.training import TrainConfig, fit
 
 TINY = rht.RhtConfig(landmarks=19, image_size=64, width=4, tokens=8, heads=2, layers=1, hidden=8, widths=(8, 6, 4))
@@ -78,6 +79,22 @@ def test_places_matter_and_are_all_different():
     torch.testing.assert_close(rht.sine_places((4, 7), 8)[:7, :4], rht.sine_places((4, 2), 8)[:1, :4].expand(7, -1))
     with pytest.raises(ValueError, match="width"):
         rht.sine_places((4, 4), 6)
+
+
+def test_an_hourglass_can_start_from_a_trained_one():
+    trained = StackedHourglass(HourglassConfig(image_size=64, channels=8, stem=(4, 8, 8), stacks=2)).eval()
+    mine = HourglassFeatures(1, 8, 2).eval().start_from(trained)
+    images = torch.rand(2, 1, 64, 64) - 0.5
+    with torch.no_grad():
+        x = trained.stem(images)
+        for hourglass, features in zip(trained.hourglasses, trained.features):
+            x = x + features[0](hourglass(x))                       # as the trained one up to its last residual
+        torch.testing.assert_close(mine(images), x)
+    mine(images).sum().backward()
+    assert {name.split(".")[0] for name, p in mine.named_parameters() if p.grad is not None} == {"stacks"}
+    for stacks, width in ((1, 8), (2, 12)):
+        with pytest.raises(ValueError, match="widths"):
+            HourglassFeatures(1, width, stacks).start_from(trained)
 
 
 @pytest.mark.parametrize("backbone, depth, heads", [("hrnet", 1, 1), ("hourglass", 2, 1)])

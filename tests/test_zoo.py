@@ -1,7 +1,9 @@
 """Weights files: what is saved comes back, and nothing else is let in."""
 
 import errno
+import importlib.util
 import json
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import nn
 from facealign_lite import zoo
 from facealign_lite.acenet import AceConfig, AceNet
 from facealign_lite.nets import HourglassConfig, StackedHourglass
+from facealign_lite.records import ROOT
 from facealign_lite.scpan import Scpan, ScpanConfig
 
 TINY = HourglassConfig(image_size=32, channels=8, stem=(4, 8, 8), depth=2)
@@ -258,3 +261,22 @@ def test_devices():
     for name in ("gpu9", "cuda:99", "", 3.5):
         with pytest.raises(ValueError, match="device"):
             zoo.pick_device(name)
+
+
+def test_a_training_whose_time_is_up_is_closed_and_not_thrown_away(capsys):
+    spec = importlib.util.spec_from_file_location("train_zoo", ROOT / "tools" / "train_zoo.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    done = []
+
+    def run(name, steps):
+        try:
+            for _ in range(steps):
+                yield
+            done.append(f"{name} ended")
+        except GeneratorExit:                           # here ``training.steps`` saves where it is
+            done.append(f"{name} closed")
+            raise
+    tool.in_turn({"short": run("short", 3), "long": run("long", 10**9)}, until=time.monotonic() + 0.05)
+    assert done == ["short ended", "long closed"] and "long is not done yet" in capsys.readouterr().out
+    assert set(tool.RECIPES) >= set(zoo.names())

@@ -84,7 +84,7 @@ def clean_score(sigma: float, radius: float = RADIUS) -> float:
 
 
 def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, inner: float = INNER,
-             floor: float = 0.0) -> NDArray[np.bool_]:
+             floor: float = 0.0, relative: bool = True) -> NDArray[np.bool_]:
     """Which landmarks to trust: those above their threshold once the best score of the face is 1.
 
     Args:
@@ -93,12 +93,14 @@ def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, in
         outline, inner: thresholds of the landmarks on the outline of the face and of all others, shares of the best.
         floor: what a score must exceed besides, in its own units. Some landmark is always the best, on a wall too;
             ours, the paper has none.
+        relative: the thresholds are shares of the face's best score, as line 6 means it; if not, they are in the units
+            of the scores, and then a face that is hidden as a whole has no reliable landmark.
 
     Returns:
         (..., K). A face whose scores are all 0 has none.
 
     Raises:
-        ValueError: for another number of landmarks, NaN or negative scores.
+        ValueError: for another number of landmarks, NaN or negative scores, or a ``relative`` that is no truth value.
 
     Source: MSM Algorithm 2 lines 5 to 10, Table IX. Line 6 prints w max(w) where only w / max(w) is a share.
     """
@@ -110,10 +112,12 @@ def reliable(scores: ArrayLike, markup: str = "68", outline: float = OUTLINE, in
         raise ValueError(f"scores must be (..., {chosen.count}) in markup {markup!r}, got shape {scores.shape}")
     if not (scores >= 0).all():
         raise ValueError("scores must be finite and not negative")
+    if not isinstance(relative, (bool, np.bool_)):
+        raise ValueError(f"relative must be True or False, got {relative!r}")
     threshold = np.full(chosen.count, inner)
     threshold[list(chosen.groups["jaw"])] = outline
     best = scores.max(-1, keepdims=True)
-    return (scores > np.maximum(threshold * best, floor)) & (best > 0)
+    return (scores > np.maximum(threshold * best if relative else threshold, floor)) & (best > 0)
 
 
 # ---- the dictionary ------------------------------------------------------------------------------------------------

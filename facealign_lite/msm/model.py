@@ -55,6 +55,8 @@ class MsmConfig(HeatConfig):
     inner: float = 0.7                               # paper 0.6, J 0.36; here 0.45, and shapes rebuilt as well
     floor: float = 0.5                               # share of a clean peak's score; the paper has none. With 0.4 a
                                                      # blank crop keeps 4 reliable landmarks of 68, with 0.5 none
+    relative: bool = True                            # as in the paper: thresholds are shares of the face's best score;
+                                                     # if not, of a clean peak's
     k: int = 100                                     # as in the paper; cut to the dictionary's size
     ridge: float = 60.0                              # as in the paper
     keep: bool = False                               # as in the paper, Algorithm 2 line 13
@@ -74,6 +76,8 @@ class MsmConfig(HeatConfig):
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.ridge < np.inf:
             raise ValueError(f"ridge must not be negative, got {self.ridge}")
+        if not isinstance(self.relative, (bool, np.bool_)):
+            raise ValueError(f"relative must be True or False, got {self.relative!r}")
 
     @property
     def heat(self) -> HeatConfig:
@@ -189,9 +193,9 @@ def run(model: Msm, images: Tensor, reconstruct: bool = True, method: str | None
             in a model without exemplars.
         method: of ``heatmaps.decode``; None for ``config.reading``. The paper's "argmax" is off by up to half a
             heatmap pixel along either axis, which is a whole pixel of the crop.
-        reading: fields of ``MsmConfig`` to read by instead of the model's own: radius, outline, inner, floor, k, ridge,
-            keep. Replacing all landmarks, as line 13 does, served our networks better than keeping the reliable ones
-            (chapter 15).
+        reading: fields of ``MsmConfig`` to read by instead of the model's own: radius, outline, inner, floor, relative,
+            k, ridge, keep. Replacing all landmarks, as line 13 does, served our networks better than keeping the
+            reliable ones (chapter 15).
 
     Returns:
         float64, on the CPU.
@@ -212,7 +216,8 @@ def _read(outputs: Stages, config: MsmConfig, dictionary: ShapeDictionary | None
     """Lines 3 to 14 of Algorithm 2; without a dictionary nothing is rebuilt."""
     shape, w = (x.detach().cpu().double() for x in look(outputs.logits, config))        # S, w: lines 3, 4
     w = w / config.clean_score
-    trust = reliable(w.numpy(), str(config.landmarks), config.outline, config.inner, config.floor)   # lines 5 to 10
+    trust = reliable(w.numpy(), str(config.landmarks), config.outline, config.inner, config.floor,
+                     config.relative)                                                   # lines 5 to 10
     theta, final = outputs.theta.detach().cpu().double(), shape
     if dictionary is not None and len(shape):                                           # lines 11 to 13
         rebuilt = dictionary.reconstruct(to_frame(shape, config.image_size, config.margin).numpy(), trust,

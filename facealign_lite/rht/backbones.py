@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facealign_lite.nets import Hourglass, HRNet, HRNetConfig, Residual, ResNet, ResNetConfig
+from facealign_lite.nets import Hourglass, HourglassStack, HRNet, HRNetConfig, Residual, ResNet, ResNetConfig
 
 BACKBONES = ("resnet", "hrnet", "hourglass")
 SHARP, SHARPEST = 10.0, 100.0     # what cosines are multiplied by before the softmax, at first and at most
@@ -111,6 +111,29 @@ class HourglassFeatures(nn.Module):
         for stack in self.stacks:
             x = x + stack(x)
         return x
+
+    def start_from(self, trained: HourglassStack) -> "HourglassFeatures":
+        """Take over what a trained network of the same widths and number of stacks has learnt, up to its last residual.
+
+        Its stem then learns no more: it costs more than half of a backward pass, and has seen more faces than this
+        network will.
+
+        Raises:
+            ValueError: if the two are not of one shape.
+
+        Source: not in the paper, which says only that its code follows TransPose.
+        """
+        parts = [(self.stem, trained.stem)]
+        for stack, hourglass, features in zip(self.stacks, trained.hourglasses, trained.features):
+            parts += [(stack[0], hourglass), (stack[1], features[0])]
+        if len(self.stacks) != len(trained.hourglasses) or any(
+                {name: t.shape for name, t in mine.state_dict().items()}
+                != {name: t.shape for name, t in theirs.state_dict().items()} for mine, theirs in parts):
+            raise ValueError(f"trained must have the {len(self.stacks)} stacks and the widths of these features")
+        for mine, theirs in parts:
+            mine.load_state_dict(theirs.state_dict())
+        self.stem.requires_grad_(False)
+        return self
 
 
 class Backbone(nn.Module):

@@ -327,7 +327,7 @@ def test_a_paper_has_both_budgets_and_a_gpu_trains_ten_times_as_long(name):
     assert list(paper.arms(lite)) == list(paper.arms(gpu))
 
 
-@pytest.mark.parametrize("name", [name for name in command.PAPERS if name not in ("acenet_photos", "tab_photos")])
+@pytest.mark.parametrize("name", sorted({*command.PAPERS} - {"acenet_photos", "tab_photos", "msm_photos"}))
 def test_the_lite_budget_is_the_one_of_the_records(name):
     """So that a record of before is read, and not run again."""
     paper = importlib.import_module(f"experiments.{name}")
@@ -414,7 +414,7 @@ def test_the_command_line_says_in_one_line_what_is_wrong(toy, tmp_path, capsys):
         assert "toy-one-4.json" in (said := capsys.readouterr().err) and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["acenet_photos", "tab_photos"])
+@pytest.mark.parametrize("name", ["acenet_photos", "tab_photos", "msm_photos"])
 def test_photos_must_be_named(monkeypatch, capsys, name):
     monkeypatch.delenv("DATA", raising=False)
     assert command.main([name]) == 2

@@ -83,6 +83,7 @@ RULES = tuple(product((0.0, 0.75), (0.4, 0.6, 0.75), (0.6, 0.7, 0.75, 0.8, 0.85)
 STEPS = tuple(round(0.05 * i, 2) for i in range(4, 20))      # of thresholds, where only the judgement is asked for
 CONTROLS = {"stgan": (stgan.ADVERSARIAL, 1.0), "pure": (0.0, 1.0), "stgan_005": (0.005, 1.0), "stgan_05": (0.05, 1.0),
             "stgan_slow": (stgan.ADVERSARIAL, 0.1), "stgan_05_slow": (0.05, 0.1)}   # b of Eq. 5, the rate of D over G's
+SHORT = 0.2                                     # of the steps: enough to compare settings of the game
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------
@@ -149,21 +150,23 @@ def settings(budget: Mapping[str, Any], device: str, part: str, seed: int, out: 
 
 
 def straightener(budget: Mapping[str, Any], device: str, seed: int, folder: Path,
-                 adversarial: float = stgan.ADVERSARIAL, rate: float = 1.0) -> Generator[int, None, stgan.Generator]:
+                 adversarial: float = stgan.ADVERSARIAL, rate: float = 1.0, share: float = 1.0
+                 ) -> Generator[int, None, stgan.Generator]:
     """The generator of a seed; the first arm that needs it trains it, all others read it.
 
     Args:
         adversarial: b of Eq. 5.
         rate: of the discriminator, a share of the generator's.
+        share: of the budget's steps.
     """
     torch.manual_seed(seed)
     gan = stgan.StGan()
     mean = torch.from_numpy(msm.mean_face(shapes(folder, budget)))
     crops = cut(budget, pack(folder, "train", budget), SIZE, ROUGH, seed)
-    out = folder / f"msm-generator-{adversarial}-{rate}-{seed}"
-    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
-                                    settings(budget, device, "generator_", seed, out, rates={"discriminator": rate}),
-                                    resume=True))
+    out = folder / f"msm-generator-{adversarial}-{rate}-{share}-{seed}"
+    run = settings(budget, device, "generator_", seed, out, rates={"discriminator": rate})
+    run = replace(run, steps=max(1, round(share * run.steps)))
+    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial), run, resume=True))
     return gan.generator.eval()
 
 
@@ -430,11 +433,11 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             return measure(model, generator, folder.parent, budget, swept=of != "pure")
         return run
 
-    def poses(name: str) -> Arm:
-        """The generator alone, at some b and rate of the discriminator."""
+    def poses(name: str, share: float = 1.0) -> Arm:
+        """The generator alone, at some b and rate of the discriminator, with a share of the budget's steps."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
             pack(folder.parent, "train", budget)
-            generator = yield from straightener(budget, device, seed, folder.parent, *CONTROLS[name])
+            generator = yield from straightener(budget, device, seed, folder.parent, *CONTROLS[name], share)
             figures: dict[str, Any] = {}
             for prefix, faces in (("", pack(folder.parent, "test", budget)),
                                   ("validation_", validation(folder.parent))):
@@ -462,4 +465,5 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "hg": arm(False, None), "stgan_hg": arm(False, "stgan"), "pure_hg": arm(False, "pure"),      # C20 to C24
         "regression": arm(True, None), "stgan_regression": arm(True, "stgan"),                       # C20
         **{name: poses(name) for name in CONTROLS},                                     # the adversary's worth
+        **{f"short_{name}": poses(name, SHORT) for name in CONTROLS},
     }

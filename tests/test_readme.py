@@ -31,8 +31,8 @@ def test_how_near_the_networks_come_on_photos():
 
 def test_how_a_still_face_trembles():
     found = json.loads((ROOT / "results" / "tracking.json").read_text())["figures"]["still"]
-    said = re.search(r"tremble by ([\d.]+) % of the distance between the eyes, unsmoothed \(`--raw`, `smooth=False`\) by "
-                     r"([\d.]+) %", TEXT.replace("\n", " ")).groups()
+    said = re.search(r"tremble by ([\d.]+) % of the distance between the eyes, unsmoothed \(`--raw`, `smooth=False`\) "
+                     r"by ([\d.]+) %", TEXT.replace("\n", " ")).groups()
     how = OneEuro()
     ways = f"{how.min_cutoff:g} Hz, beta {how.beta:g}", "unfiltered"
     assert said == tuple(f"{found[way]['about_mean']:.2f}" for way in ways)

@@ -29,6 +29,11 @@ def test_how_near_the_networks_come_on_photos():
     assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3
 
 
+def test_how_far_the_angles_err():
+    found = json.loads((ROOT / "results" / "pose.json").read_text())["figures"]["quadratic_found"]["at_45"]["median"]
+    assert "err by {:.1f}, {:.1f} and {:.1f}°".format(*found) in TEXT
+
+
 def test_how_a_still_face_trembles():
     found = json.loads((ROOT / "results" / "tracking.json").read_text())["figures"]["still"]
     said = re.search(r"tremble by ([\d.]+) % of the distance between the eyes, unsmoothed \(`--raw`, `smooth=False`\) "

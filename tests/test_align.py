@@ -238,6 +238,13 @@ def test_low_scores_are_said_where_the_given_box_holds_a_face_on_its_side(astron
     assert aside.scores.mean() < 0.75 * found.scores.mean()
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_is_shown_its_own(astronaut, kind):
+    wanted = align(astronaut, ASTRONAUT, zoo.load("hourglass", "cpu"), looks=1)
+    found = align(astronaut, ASTRONAUT, zoo.load("hourglass", "cpu").to(kind), looks=1)
+    assert np.linalg.norm(found.landmarks - wanted.landmarks, axis=1).mean() < (1e-3 if kind == torch.float64 else 1)
+
+
 def test_distinct_against_a_plain_double_loop():
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 60, (40, 2))

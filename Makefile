@@ -4,7 +4,8 @@
 # make soak    for some hours: wrong calls by the thousand, machines that fail, twenty thousand images; it is recorded in
 #              results/, and goes on where it was stopped
 # make benchmark    every speed row of the book in one run, ratios and growth, recorded in results/
-# make lab     JupyterLab on the notebooks
+# make pdf     the built book as one file for paper, _build/book.pdf, printed by Chromium
+# make lab     JupyterLab on the notebooks; lab.ipynb among them takes your own photo
 # make claims PAPER=acenet    train what the claims of a paper compare, and record it in results/
 # make claims PAPER=acenet OPTIONS="--budget gpu --seconds 500"    the same on a card, as far as the time goes
 # make reproduce PAPER=acenet DATA=folder    the same on photos that you have
@@ -14,9 +15,12 @@ BIN := .venv/bin
 BUDGET ?= lite
 export BUDGET
 
-.PHONY: book test soak benchmark lab claims reproduce clean
+.PHONY: book pdf test soak benchmark lab claims reproduce clean
 book: .venv/ready
 	$(BIN)/python -m book.build
+
+pdf: book
+	$(BIN)/python -m book.pdf
 
 # A book that cannot be built is reported by its tests, after all the others have had their say.
 test: .venv/ready

@@ -69,7 +69,7 @@ def views(faces: SyntheticFaces, index: int) -> Iterator[tuple[str, View]]:
     side = (box[2:] - box[:2]).max()
     yield "as it is", View(face.image, box, face)
     for share in COVERED:
-        yield f"covered {share}", View(painted(face.image, points, place, share), box, face)
+        yield f"covered {share}", View(painted(face.image, points, place, share)[0], box, face)
     for sigma in BLURRED:
         yield f"blurred {sigma}", View(blurred(face.image, sigma * side), box, face)
     for share in MOVED:

@@ -31,7 +31,8 @@ class NotebookError(RuntimeError):
 
 
 def notebooks() -> list[Path]:
-    return sorted((ROOT / "notebooks").glob("*.ipynb"))
+    """The chapters; the lab, which has no number, is no page of the book."""
+    return sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def parameters(notebook: Path) -> set[str]:

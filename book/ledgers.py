@@ -4,6 +4,7 @@ Both ledgers, what came out and the errata from equations.yml and claims.yml; da
 library and its records.
 """
 
+import re
 from collections import Counter
 from os.path import commonprefix
 from pathlib import Path
@@ -100,11 +101,17 @@ def outcome_page() -> str:
     """All claims on one page: a picture of the gains and a line each."""
     rows = read("claims")
     judged = {row["id"]: claims.says(row) for row in rows}
+    papers, controls = ([judged[row["id"]][0] for row in rows if row["id"][-1].isalpha() == ours]
+                     for ours in (False, True))
+    budgets = {budget for _, budget in judged.values() if budget}
     lines = [
         "# What came out", "",
         "Each of the five papers says that its parts make a network better. We trained small networks with and without"
         " each part, on the same rendered faces with the same seeds, and compared their errors face by face. Here is"
         " what came out, one row a claim; the {doc}`claims ledger <ledger_claims>` has the details and the rule.", "",
+        f"Of {len(papers)} claims of the papers {_counted(papers)}. Beside them stand {len(controls)} controls of"
+        f" ours, which no paper claims (with a letter behind the number, as C10a): {_counted(controls)}."
+        f"{'' if budgets - {'lite'} else ' All were run at the budget *lite*, minutes on two processor cores.'}", "",
         "- **holds**: what the claim says is so here: the error is smaller, or no larger where the paper says that two"
         " are level; and chance does not explain it.",
         "- **does not hold**: a gain like the paper's, even half of it, is ruled out here. The networks are small and"
@@ -113,14 +120,16 @@ def outcome_page() -> str:
         "- **open**: not tested yet.", "",
         "The pictures show by how many per cent the error is smaller with the part than without it: the dot is our"
         " measurement, the line its 95 % interval, the diamond the gain that the paper reports; an arrow points at what"
-        " lies beyond the picture. Right of zero the part helps. A row names the two trainings that are compared; rest"
-        " the mouse on it to read its figures, or look them up in the claims ledger.",
+        " lies beyond the picture. Right of zero the part helps; where two are said to be level, the dot should lie"
+        " near zero. A row names the two trainings that are compared, or one training read in two ways; its figures are"
+        " in the claims ledger, and under the mouse.",
         "",
     ]
     for paper, (name, _) in PAPERS.items():
         own = [row for row in rows if row["paper"] == paper]
-        table = [[linked(r["id"]), r["claim"], _head(*judged[r["id"]])] for r in own]
-        found = [(r, one) for r in own if judged[r["id"]][1] for one in claims.judge(r, judged[r["id"]][1])]
+        table = [[linked(r["id"]), r["claim"],
+                  _head(judged[r["id"]][0], judged[r["id"]][1] if budgets - {"lite"} else "")] for r in own]
+        found = [(r, one) for r in own if judged[r["id"]][1] for one in once(claims.judge(r, judged[r["id"]][1]))]
         lines += [f"## {name}", "",
                   *_table(["claim", "what the paper says", "what came out"], "10 65 25", table, "narrow"),
                   "```{raw} html", gains(found, name), "```", ""]
@@ -132,10 +141,11 @@ def errata_page() -> str:
     rows = [row for row in read("equations") if row["status"] == "corrected"]
     lines = [
         "# Errata of the five papers", "",
-        f"In {len(rows)} equations, tables and algorithms of the five papers, what is printed cannot be meant. A row"
-        " says what the formula is for, what is wrong with the print and what is computed instead; the test named"
-        " beneath shows it by numbers. If you implement one of these papers, look here first. We may be wrong, too:"
-        " whoever finds a reading under which the print is right is asked to tell us.", "",
+        f"In {len(rows)} equations, tables and algorithms of the five papers, what is printed is wrong, contradicts"
+        " another place of the paper, or leaves out what one needs to compute it. A row says what the formula is for,"
+        " what is the matter with the print and what is computed instead; the test named beneath shows it by numbers"
+        " (`pytest -k` and its name runs it). If you implement one of these papers, look here first. We may be wrong,"
+        " too: whoever finds a reading under which the print is right is asked to tell us.", "",
     ]
     for paper, (name, key) in PAPERS.items():
         table = [[linked(r["id"]), _paragraphs(r["says"], r["note"], *[f"`{t.split('::')[-1]}`" for t in r["tests"]])]
@@ -217,8 +227,8 @@ def tables_page() -> str:
     most, best = max(together.items(), key=lambda one: one[1])
     sets = [[name, f"`{folder}`", f"`{wanted}`"] for name, (folder, wanted, _) in SETS.items()]
     return TABLES.format(sets="\n".join(_table(["set", "folder", "what lies in it"], "25 15 60", sets, "narrow")),
-                         speeds="\n".join(_table(["network", "batch", "plain", "captured"], "40 20 20 20", rows,
-                                                 "narrow")),
+                         speeds="\n".join(_table(["network", "batch", "plain, faces a second",
+                                                  "captured, faces a second"], "40 20 20 20", rows, "narrow")),
                          device=speed["device"].partition(",")[0], most=most, best=best)
 
 
@@ -229,6 +239,32 @@ def anchored(name: str) -> str:
 
 def linked(name: str) -> str:
     return f"{{ref}}`{name} <row-{name.lower()}>`"
+
+
+def once(found: list[claims.Found]) -> list[claims.Found]:
+    """Comparisons without those that are others the other way round, as two that are said to be level have."""
+    kept: dict[frozenset, claims.Found] = {}
+    for one in found:
+        kept.setdefault(frozenset((one.comparison.better, one.comparison.worse)), one)
+    return list(kept.values())
+
+
+def named(comparison: claims.Comparison) -> str:
+    """The two sides of a comparison by what sets them apart: "ace / line, mouth", or "hg: k 100 / k 50"."""
+    (first, read_1), (second, read_2) = (one.partition("-")[2].partition("@")[::2]
+                                         for one in (comparison.better, comparison.worse))
+    said_1, said_2 = (re.sub("^(nme|failures|auc)_?(ac_)?", "", one).replace("_", " ") or "as usual"
+                      for one in (read_1, read_2))
+    if first == second:
+        return f"{first}: {said_1} / {said_2}"
+    return f"{first} / {second}" + (f", {said_1}" if said_1 == said_2 != "as usual" else "")
+
+
+def _counted(words: list[str]) -> str:
+    """How many of the verdicts are of each kind, in words."""
+    count = Counter(words)
+    return (f"{count['holds']} hold, {count['does not hold']} do not, {count['cannot be told']} cannot be told and"
+            f" {count['open']} are open")
 
 
 COLOURS = {"holds": "var(--verdict-holds)", "does not hold": "var(--verdict-fails)",
@@ -252,14 +288,12 @@ def gains(found: list[tuple[dict, claims.Found]], name: str) -> str:
                      f'<text x="{x(tick):.1f}" y="{height - 6}" text-anchor="middle">{says}</text>')
     for k, (row, one) in enumerate(found):
         y = ROW * (k + 1.5)
-        better, worse = (arm.partition("-")[2].partition("@")[0] for arm in (one.comparison.better,
-                                                                           one.comparison.worse))
         middle, low, high = (100 * one.share(v) for v in (one.verdict.difference, one.verdict.low, one.verdict.high))
         colour = COLOURS[one.verdict.says]
         dot = f'<circle cx="{x(middle):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
         if abs(middle) > SPAN:                                  # beyond the picture: an arrow that points there
             dot = f'<path d="M{x(middle):.1f} {y - 5}v10l{9 if middle > 0 else -9} -5z" fill="{colour}"/>'
-        shown = f"{row['id']}  {better} / {worse}"
+        shown = f"{row['id']}  {named(one.comparison)}"
         parts.append(f'<g><title>{row["id"]}: {claims.line(one)}</title><text x="0" y="{y + 4:.1f}">{shown}</text>'
                      f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
                      f'stroke-width="2.5"/>{dot}')

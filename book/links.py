@@ -25,7 +25,7 @@ LEFT_ALONE = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, 
 NO_TERMS = ("book/glossary", "book/ledger", "book/errata", "book/what_came_out", "book/how_tested", "book/credits",
             "book/references")
 NO_IDS = ("book/how_tested", "book/credits")               # numbers of faults look like those of claims there
-NUMBERS = r"\d{1,2}b?(?:(?:, | and | to | or |[-–]|, and )\d{1,2}b?(?![\d.]))*"
+NUMBERS = r"\d{1,2}b?(?:(?:, | and | to | or |[-–]|, and )\d{1,2}b?(?!\d|\.\d))*"
 CHAPTERS = rf"\b[Cc]hapters?[ \n]{NUMBERS}"
 CLAIM, EQUATION = r"\bC\d{1,2}[a-z]?\b", r"\b(?:ACE|TAB|SCPAN|RHT|MSM)-(?:[STFA]?\d[\d.]*\d|[STFA]?\d)\b"
 PAPER = r"\b(?:ACE-Net|TAB|SCPAN|RHT|MSM)(?:'s)?,?[ \n]\(?"

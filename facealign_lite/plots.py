@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, told apart by colour-blind readers too; one part of
 """
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -52,6 +53,8 @@ def for_the_page(figure: Figure) -> None:
     plt.rcParams.update({"font.size": max(9.0, least / 0.833), "axes.titlesize": "medium", "figure.facecolor": "none",
                          "axes.facecolor": "none", "savefig.facecolor": "auto", "legend.framealpha": 0.0, **INKED,
                          **dict.fromkeys(SMALL, "small")})
+    # a page has no place for what a layout says that had to leave something as it was
+    warnings.filterwarnings("ignore", message="(?i)(tight|constrained).layout not applied")
     draw, seen = figure.draw, []
 
     def adjusted(renderer: object) -> None:

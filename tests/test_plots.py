@@ -234,3 +234,12 @@ def test_a_wide_title_is_broken(page):
 def test_the_notebooks_are_drawn_for_the_page():
     rc = matplotlib.rc_params_from_file("notebooks/matplotlibrc", use_default_template=False)
     assert list(rc["figure.hooks"]) == ["facealign_lite.plots:for_the_page"]
+
+
+def test_a_layout_that_does_not_fit_is_no_warning(page, recwarn):
+    figure, axes = plt.subplots(1, 6, figsize=(3, 0.6))
+    for ax in axes:
+        ax.set_ylabel("an axis with a name")
+    figure.tight_layout()
+    figure.canvas.draw()
+    assert [str(one.message) for one in recwarn if "layout" in str(one.message)] == []

@@ -203,7 +203,8 @@ def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
         rows += [as_row(face, photo, options.model) | {"face": i, "faces": face.faces} for i, face in enumerate(faces)]
         if (options.format is None or out is not None) and unsaid is None:
             try:
-                _tell(_line(photo, faces), out is not None or overlays is not None)
+                drawn = f", wrote {overlays / name}.png" if overlays is not None else ""
+                _tell(_line(photo, faces) + drawn, out is not None or overlays is not None)
             except Unsaid as error:                         # the other photos are done all the same
                 unsaid = error
     if options.format not in (None, "pts"):

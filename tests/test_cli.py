@@ -221,6 +221,7 @@ def test_a_bad_photo_is_named_and_the_others_are_done(album, tmp_path, capsys):
     assert run(album, "--format", "jsonl", "--out", out, "--overlays", drawn) == 1
     told = capsys.readouterr()
     assert told.err.count("\n") == 1 and "broken.jpg" in told.err and told.out.count("\n") == 2
+    assert all(line.endswith(f", wrote {drawn / name}.png") for line, name in zip(told.out.splitlines(), "ab"))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(os.path.basename(row["image"]), row["face"], row["faces"]) for row in rows] == [("a.png", 0, 1),
                                                                                             ("b.png", 0, 2)]

@@ -18,7 +18,7 @@ from typing import Any
 from facealign_lite import records
 
 PAPERS = ("hourglass", "acenet", "acenet_shares", "acenet_photos", "tab", "tab_photos", "scpan", "scpan_shares",
-          "scpan_photos", "rht", "rht_places", "msm")
+          "scpan_photos", "rht", "rht_places", "msm", "msm_photos")
 
 
 def prefix(paper: str, budget: str) -> str:

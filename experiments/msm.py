@@ -5,7 +5,8 @@
 All arms see rough crops: turned by up to 30 degrees, too wide or too narrow, off the middle. Those without ST-GAN
 learn to answer on them, those with it on straightened ones, disturbed as much as their own generator disturbs rendered
 faces that neither training nor tests know ("validation"). On these too the rule is chosen by which landmarks count as
-reliable: the radius r of Eq. 9 and both thresholds. Nothing is chosen on the test faces.
+reliable: the radius r of Eq. 9, both thresholds, and whether they are shares of the face's best score, as in the paper,
+or of a clean peak's. Nothing is chosen on the test faces.
 
 Reconstruction follows any network that gives heat, so its figures stand in the same records, all of the same weights
 and the same faces. After "nme" stands by which landmarks shapes were rebuilt, all landmarks replaced (line 13):
@@ -14,6 +15,7 @@ and the same faces. After "nme" stands by which landmarks shapes were rebuilt, a
     nme_scores      by the scores, under the rule chosen on validation faces
     nme_paper       by the scores, under the paper's thresholds and r as large in the crop as on the paper's map
     nme_judged      by the scores, under the rule that tells best on validation faces what was in sight
+    nme_config      by the scores, as the shipped model itself reads them
     nme_all         by all landmarks: a shape model, but no scores
     nme_random      by as many landmarks as the scores trust in each face, drawn at random
     nme_oracle      by those that are in sight, which only the renderer knows
@@ -76,10 +78,12 @@ SINGLE = (0.4, 0.5, 0.6, 0.7)                   # one threshold for all landmark
 # r in pixels of the lite map; r pixels of the paper's map, of twice the side, are (r - 1/2) / 2 of it. So these are
 # 1/2, the least that the lite map knows, 1, 2, 5/2 and 9/2 pixels of the paper's
 RADII = (0.0, 0.25, 0.75, 1.0, 2.0)
-RULES = tuple(product((0.0, 0.25, 0.75), (0.2, 0.4, 0.6, 0.8), (0.2, 0.4, 0.6, 0.8)))       # to choose from
+# rules to choose from: r, thresholds of outline and the rest, whether they are shares of the face's best score
+RULES = tuple(product((0.0, 0.75), (0.4, 0.6, 0.75), (0.6, 0.7, 0.75, 0.8, 0.85), (True, False)))
 STEPS = tuple(round(0.05 * i, 2) for i in range(4, 20))      # of thresholds, where only the judgement is asked for
 CONTROLS = {"stgan": (stgan.ADVERSARIAL, 1.0), "pure": (0.0, 1.0), "stgan_005": (0.005, 1.0), "stgan_05": (0.05, 1.0),
             "stgan_slow": (stgan.ADVERSARIAL, 0.1), "stgan_05_slow": (0.05, 0.1)}   # b of Eq. 5, the rate of D over G's
+SHORT = 0.2                                     # of the steps: enough to compare settings of the game
 
 
 # ---- data ----------------------------------------------------------------------------------------------------------
@@ -146,21 +150,23 @@ def settings(budget: Mapping[str, Any], device: str, part: str, seed: int, out: 
 
 
 def straightener(budget: Mapping[str, Any], device: str, seed: int, folder: Path,
-                 adversarial: float = stgan.ADVERSARIAL, rate: float = 1.0) -> Generator[int, None, stgan.Generator]:
+                 adversarial: float = stgan.ADVERSARIAL, rate: float = 1.0, share: float = 1.0
+                 ) -> Generator[int, None, stgan.Generator]:
     """The generator of a seed; the first arm that needs it trains it, all others read it.
 
     Args:
         adversarial: b of Eq. 5.
         rate: of the discriminator, a share of the generator's.
+        share: of the budget's steps.
     """
     torch.manual_seed(seed)
     gan = stgan.StGan()
     mean = torch.from_numpy(msm.mean_face(shapes(folder, budget)))
     crops = cut(budget, pack(folder, "train", budget), SIZE, ROUGH, seed)
-    out = folder / f"msm-generator-{adversarial}-{rate}-{seed}"
-    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial),
-                                    settings(budget, device, "generator_", seed, out, rates={"discriminator": rate}),
-                                    resume=True))
+    out = folder / f"msm-generator-{adversarial}-{rate}-{share}-{seed}"
+    run = settings(budget, device, "generator_", seed, out, rates={"discriminator": rate})
+    run = replace(run, steps=max(1, round(share * run.steps)))
+    yield from shared(lambda: steps(gan, crops, stgan.stgan_loss(gan, mean, adversarial), run, resume=True))
     return gan.generator.eval()
 
 
@@ -203,6 +209,7 @@ class Rule(NamedTuple):
     radius: float
     outline: float
     inner: float
+    relative: bool = True        # shares of the face's best score; if not, of a clean peak's
 
 
 PAPER_RULE = Rule(0.75, msm.OUTLINE, msm.INNER)
@@ -260,7 +267,8 @@ def answer(test: Test, model: torch.nn.Module, theta: torch.Tensor, radii: tuple
 
 def trusted(found: Answer, rule: Rule) -> NDArray:
     """Which landmarks are reliable, (N, 68)."""
-    return msm.reliable(found.scores[rule.radius], outline=rule.outline, inner=rule.inner)
+    scores = found.scores[rule.radius] / msm.clean_score(network.SIGMA, rule.radius)
+    return msm.reliable(scores, outline=rule.outline, inner=rule.inner, relative=rule.relative)
 
 
 def rebuilt(found: Answer, dictionary: msm.ShapeDictionary, trust: NDArray, k: int = 100, keep: bool = False,
@@ -318,7 +326,7 @@ def choose(known: list[tuple[Answer, Test]], book: msm.ShapeDictionary) -> dict[
     def error(rule: Rule) -> float:
         return float(np.mean([errors(rebuilt(found, book, trusted(found, rule)), test).mean()
                               for found, test in known]))
-    judged = [Rule(*some) for some in product((0.0, 0.25, 0.75), STEPS, STEPS)]
+    judged = [Rule(*some) for some in product((0.0, 0.75), STEPS, STEPS, (True, False))]
     return {"scores": min((Rule(*some) for some in RULES), key=error), "judged": max(judged, key=told)}
 
 
@@ -338,7 +346,7 @@ def sweeps(found: Answer, test: Test, rule: Rule, folder: Path, budget: Mapping[
     for pair in (*TABLE_9, *((one, one) for one in SINGLE[2:])):
         each = errors(rebuilt(found, books[500], trusted(found, Rule(rule.radius, *pair))), test)
         figures[f"nme_t_{pair[0]}_{pair[1]}"] = each.mean()
-        if pair == PAPER_RULE[1:] or pair[0] == pair[1]:
+        if pair == PAPER_RULE[1:3] or pair[0] == pair[1]:
             figures[f"errors_t_{pair[0]}_{pair[1]}"] = each.round(4)
     for radius in RADII:
         trust = trusted(found, PAPER_RULE._replace(radius=radius))
@@ -365,15 +373,16 @@ def ending(hidden: float) -> str:
 
 
 def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: Path, budget: Mapping[str, Any],
-            swept: bool = True) -> dict[str, Any]:
-    """All figures of an arm; ``folder`` is the one that all arms share."""
+            swept: bool = True, own: Rule | None = None) -> dict[str, Any]:
+    """All figures of an arm; ``folder`` is the one that all arms share, ``own`` the rule that its model comes with."""
     book, regression = dictionary(folder, 500, budget), isinstance(model, network.RegressionNet)
     unknown = [rough(validation(folder), hidden) for hidden in CHOSEN_AT]
     known = [(answer(test, model, thetas(test, generator)), test) for test in unknown]
     mean = true(unknown[0], folder, budget).mean(0)
     figures: dict[str, Any] = {f"validation_nme{ending(hidden)}": errors(*one).mean()
                                for hidden, one in zip(CHOSEN_AT, known)}
-    rules = {} if regression else choose(known, book) | {"paper": PAPER_RULE}
+    rules = {} if regression else choose(known, book) | {"paper": PAPER_RULE} | ({"config": own} if own else {})
+    judged: list[tuple[dict[str, NDArray], NDArray]] = []
     figures |= {f"rule_{name}": rule._asdict() for name, rule in rules.items()}
     if generator is not None:
         figures["spread"] = spread(generator, folder, budget)
@@ -389,6 +398,7 @@ def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: P
         if not regression:
             trust = {name: trusted(found, rule) for name, rule in rules.items()}
             figures |= {f"judgement_{name}{end}": judgement(one, test.visible) for name, one in trust.items()}
+            judged += [(dict(trust), test.visible)] if hidden in CHOSEN_AT else []
             # as many as the scores trust in each face: those of the smallest random numbers
             order = np.random.default_rng(TEST_SEED).random(trust["scores"].shape).argsort(1).argsort(1)
             trust |= {"all": np.ones_like(test.visible), "random": order < trust["scores"].sum(1, keepdims=True),
@@ -403,9 +413,12 @@ def measure(model: torch.nn.Module, generator: stgan.Generator | None, folder: P
                 figures |= sweeps(found, test, rules["scores"], folder, budget)
         for name, one in each.items():
             figures |= summary(one, name + end)
-        compared = ("", "_scores", "_paper", "_all", "_random", "_oracle", "_printed", "_true")
+        compared = ("", "_scores", "_paper", "_judged", "_config", "_all", "_random", "_oracle", "_printed", "_true")
         if hidden < HIDDEN[-1]:
             figures |= {f"errors{name}{end}": one.round(4) for name, one in each.items() if name in compared}
+    for name in rules:                                  # over all shares together, as it was chosen
+        trust, visible = (np.concatenate(some) for some in zip(*[(one[name], seen) for one, seen in judged]))
+        figures[f"judgement_{name}_together"] = judgement(trust, visible)
     return figures
 
 
@@ -420,11 +433,11 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
             return measure(model, generator, folder.parent, budget, swept=of != "pure")
         return run
 
-    def poses(name: str) -> Arm:
-        """The generator alone, at some b and rate of the discriminator."""
+    def poses(name: str, share: float = 1.0) -> Arm:
+        """The generator alone, at some b and rate of the discriminator, with a share of the budget's steps."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
             pack(folder.parent, "train", budget)
-            generator = yield from straightener(budget, device, seed, folder.parent, *CONTROLS[name])
+            generator = yield from straightener(budget, device, seed, folder.parent, *CONTROLS[name], share)
             figures: dict[str, Any] = {}
             for prefix, faces in (("", pack(folder.parent, "test", budget)),
                                   ("validation_", validation(folder.parent))):
@@ -441,12 +454,16 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         """Weights that the library ships, trained on a GPU for seven times as many steps as the lite arms."""
         def run(seed: int, folder: Path) -> Mapping[str, Any]:
             model = zoo.load(name, "cpu" if device == "auto" else device)
-            parts = (model.hourglass, model.generator) if name == "msm" else (model, None)
-            return measure(*parts, folder.parent, budget)
+            if name != "msm":
+                return measure(model, None, folder.parent, budget)
+            config = model.config
+            own = Rule(config.radius, config.outline, config.inner, config.relative)
+            return measure(model.hourglass, model.generator, folder.parent, budget, own=own)
         return run
     return {
         "shipped": shipped("msm"), "hourglass": shipped("hourglass"),                   # C21 to C24, nothing is trained
         "hg": arm(False, None), "stgan_hg": arm(False, "stgan"), "pure_hg": arm(False, "pure"),      # C20 to C24
         "regression": arm(True, None), "stgan_regression": arm(True, "stgan"),                       # C20
         **{name: poses(name) for name in CONTROLS},                                     # the adversary's worth
+        **{f"short_{name}": poses(name, SHORT) for name in CONTROLS},
     }

@@ -150,8 +150,11 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "attention": one({"bali": False}, UNCALIBRATED), "calibration": one(SHN),
         # as printed: every vote and every landmark counts in training
         "printed": one(within=None, reach=None),
-        # C11: half of a step without labels, all stages calibrated (Eq. 17), against the labelled half alone
+        # C11: half of a step without labels against the labelled half alone. All stages calibrated (Eq. 17), or those
+        # before the last (Eq. 20): that changes what labelled pairs are charged, too, so either has its other half
         "few_half": one(labels=20, share=0.5), "semi": one(labels=20, unlabelled=True, calibrate_last=True),
+        "semi_eq20": one(labels=20, unlabelled=True),
+        "few_half_eq17": one(labels=20, share=0.5, calibrate_last=True),
         # C12, and C10 as the paper has it
         "scpan_4": one({"stages": 4}), "shn_4": one(SHN | {"stages": 4}, UNCALIBRATED),
         "bali_4": one({"attention": False, "stages": 4}, UNCALIBRATED), "scpa_4": one({"bali": False, "stages": 4}),

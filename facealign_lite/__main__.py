@@ -35,6 +35,7 @@ CONTOUR_COLOURS = {"chin": PARTS[0][1], "brow": PARTS[1][1], "nose": PARTS[2][1]
 WHITE = (255, 255, 255)
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2", ".pgm", ".ppm")
 FORMATS = ("json", "jsonl", "csv", "pts")
+LOW = 0.3             # of the mean score: below it landmarks are often wrong, see ``align.Alignment``
 BATCH = 16            # photos that are read together
 
 
@@ -151,7 +152,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _line(image: Path, faces: Sequence[Alignment]) -> str:
     """What is said of a photo."""
-    told = "; ".join(f"box {np.round(face.box, 1).tolist()}, mean score {face.scores.mean():.2f}" for face in faces)
+    told = "; ".join(f"box {np.round(face.box, 1).tolist()}, mean score {face.scores.mean():.2f}"
+                     + ": low, the landmarks may be wrong" * bool(face.scores.mean() < LOW) for face in faces)
     seen = faces[0].faces
     return f"{image}: {told}" + (f" ({len(faces)} of {seen} faces)" if seen is not None and seen > 1 else "")
 
@@ -201,7 +203,8 @@ def _run_many(options: argparse.Namespace, photos: list[Path]) -> int:
         rows += [as_row(face, photo, options.model) | {"face": i, "faces": face.faces} for i, face in enumerate(faces)]
         if (options.format is None or out is not None) and unsaid is None:
             try:
-                _tell(_line(photo, faces), out is not None or overlays is not None)
+                drawn = f", wrote {overlays / name}.png" if overlays is not None else ""
+                _tell(_line(photo, faces) + drawn, out is not None or overlays is not None)
             except Unsaid as error:                         # the other photos are done all the same
                 unsaid = error
     if options.format not in (None, "pts"):

@@ -47,6 +47,8 @@ class Alignment:
 
     def pose(self) -> HeadPose:
         """Yaw, pitch and roll, see ``pose.head_pose``; ValueError where there are no 68 landmarks of a face."""
+        if self.anchors is not None:
+            raise ValueError("model must be one that reads landmarks for a pose, as hourglass does, got one of anchors")
         return head_pose(self.landmarks, str(len(self.landmarks)))
 
 

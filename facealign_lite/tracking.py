@@ -32,7 +32,7 @@ LOOKS = 3             # at most in a frame; one where the face has hardly moved
 SMALLEST = 8.0        # pixels from brows to chin, below which a face is lost
 # The face is lost where one of the three rules of ``settle`` says so. Their numbers were chosen on rendered faces, see
 # benchmarks/tracking.py and results/tracking.json.
-LOW = 0.38            # of the mean score: followed faces are above 0.45, 99 of 100 crops of backgrounds below 0.37
+LOW = 0.38            # of the mean score: followed faces are above 0.5, 19 of 20 crops of backgrounds below 0.33
 SETTLED = 0.12        # sides of the crop: one look then errs by less than a tenth more than in the upright crop
 INSIDE = 0.5          # share of the face's box on the picture: of less the network guesses the greater part
 # Of what the filter is given: beyond them its products leave the numbers that there are.
@@ -52,7 +52,7 @@ class OneEuro:
     """
 
     # chosen from the grid of results/tracking.json: with 0.5 and 20 a still face trembles a third as much, a moving one
-    # errs by a tenth more, a fast one by a fifth; with 5 for beta it would be a third calmer and err twice as much
+    # errs by a fifth more, a fast one by a quarter; with 5 for beta it would be a quarter calmer and err twice as much
     min_cutoff: float = 0.5      # Hz: of a landmark at rest; lower is calmer
     beta: float = 20.0           # Hz by which a speed of one face a second raises it; higher lags less
     speed_cutoff: float = 1.0    # Hz: of the speed itself; Casiez et al. take 1 for all they filter

@@ -38,7 +38,8 @@ MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces o
           "rht": "68 landmarks, borrowing from a rendered face or one that you give, trained on rendered faces only",
           "tab": "15 boundaries and 68 landmarks, trained on rendered faces only",
           "scpan": "68 landmarks, learnt beside fields that point to them, trained on rendered faces only",
-          "msm": "68 landmarks of turned, loosely boxed or half hidden faces, trained on rendered faces only"}
+          "msm": "68 landmarks of turned, loosely boxed or half hidden faces, trained on rendered faces only; its "
+                 "generator without a discriminator, so that it is no ST-GAN"}
 ARCHITECTURES = {"StackedHourglass": (HourglassConfig, StackedHourglass), "AceNet": (AceConfig, AceNet),
                  "Rht": (RhtConfig, Rht), "Msm": (MsmConfig, Msm),
                  "Scpan": (ScpanConfig, Scpan), "TAB": (TabConfig, TAB)}

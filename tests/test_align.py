@@ -13,7 +13,7 @@ from skimage import data
 from torch import nn
 
 from facealign_lite import acenet, contours, detection, geometry, heatmaps, looks, markups, metrics, scpan, zoo
-from facealign_lite.align import align, align_all, align_many
+from facealign_lite.align import Alignment, align, align_all, align_many
 from facealign_lite.data import box_of, crop_matrix, mirrored, upright_matrix
 from facealign_lite.looks import in_eval_mode, look_twice, predict
 from facealign_lite.nets import Reading, StackedHourglass, fold_mirrored, folded
@@ -236,6 +236,19 @@ def test_low_scores_are_said_where_the_given_box_holds_a_face_on_its_side(astron
     left, top, right, bottom = ASTRONAUT
     aside = align(np.ascontiguousarray(np.rot90(astronaut)), (top, 511 - right, bottom, 511 - left), network)
     assert aside.scores.mean() < 0.75 * found.scores.mean()
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_a_network_of_another_precision_is_shown_its_own(astronaut, kind):
+    wanted = align(astronaut, ASTRONAUT, zoo.load("hourglass", "cpu"), looks=1)
+    found = align(astronaut, ASTRONAUT, zoo.load("hourglass", "cpu").to(kind), looks=1)
+    assert np.linalg.norm(found.landmarks - wanted.landmarks, axis=1).mean() < (1e-3 if kind == torch.float64 else 1)
+
+
+def test_anchors_tell_no_pose():
+    points = np.zeros((12, 2))
+    with pytest.raises(ValueError, match="got one of anchors"):
+        Alignment(points, np.ones(12), np.array([0.0, 0, 9, 9]), anchors=points).pose()
 
 
 def test_distinct_against_a_plain_double_loop():

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from facealign_lite import __main__ as cli
 from facealign_lite import acenet, markups, zoo
 from facealign_lite.__main__ import main, overlay, stems
 from facealign_lite.align import Alignment
@@ -66,6 +68,13 @@ def test_contours_are_drawn_and_written(photo, tmp_path):
     assert np.array(found["landmarks"]).tolist() == list(found["anchors"].values()) and len(found["scores"]) == 12
     assert all(np.isfinite(line).all() and np.shape(line)[1] == 2 for line in found["contours"].values())
     assert out.exists()
+
+
+def test_a_low_score_is_said(capsys):
+    sure = Alignment(np.zeros((68, 2)), np.full(68, 0.31), np.array([0.0, 0, 9, 9]))
+    unsure = replace(sure, scores=np.full(68, 0.29))
+    assert "low" not in cli._line(Path("a.png"), [sure])
+    assert cli._line(Path("a.png"), [sure, unsure]).endswith("mean score 0.29: low, the landmarks may be wrong")
 
 
 def test_every_contour_is_drawn_in_its_part_of_the_picture():
@@ -212,6 +221,7 @@ def test_a_bad_photo_is_named_and_the_others_are_done(album, tmp_path, capsys):
     assert run(album, "--format", "jsonl", "--out", out, "--overlays", drawn) == 1
     told = capsys.readouterr()
     assert told.err.count("\n") == 1 and "broken.jpg" in told.err and told.out.count("\n") == 2
+    assert all(line.endswith(f", wrote {drawn / name}.png") for line, name in zip(told.out.splitlines(), "ab"))
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(os.path.basename(row["image"]), row["face"], row["faces"]) for row in rows] == [("a.png", 0, 1),
                                                                                             ("b.png", 0, 2)]

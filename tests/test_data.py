@@ -222,6 +222,28 @@ def test_what_is_no_image_is_refused(source):
         load_image(source)
 
 
+@pytest.mark.parametrize("several", [["a.png", "b.png"], [RGB, RGB], [RGB, RGB[:3]], (Image.fromarray(RGB),) * 2,
+                                     np.stack([RGB, RGB])], ids=range(5))
+def test_whoever_gives_several_images_is_told_who_takes_them(several):
+    with pytest.raises(ValueError, match="align_many takes several"):
+        load_image(several)
+
+
+def test_rows_of_numbers_are_an_image():
+    np.testing.assert_array_equal(load_image([[0.0, 1.0], [1.0, 0.0]]), [[0, 255], [255, 0]])
+    np.testing.assert_array_equal(load_image((RGB / 255).tolist()), RGB)
+    np.testing.assert_array_equal(load_image(list(RGB)), RGB)
+
+
+@pytest.mark.parametrize("start, words", [
+    (b"\0\0\0\x18ftypheic", "HEIC.*JPEG"), (b"\0\0\0\x18ftypmif1", "HEIC"), (b"\0\0\0\x18ftypisom", "a video"),
+    (b"RIFF\0\0\0\0AVI LIST", "a video"), (b"\x1aE\xdf\xa3", "a video"), (b"\0\0\0\x18ftypavif", r"bytes\)$")])
+def test_what_is_taken_for_a_photo_often_is_told_what_it_is(tmp_path, start, words):
+    (tmp_path / "a.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(ValueError, match=words):
+        load_image(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("source", [np.zeros((0, 4)), np.zeros(4, np.uint8), np.zeros((4, 4, 2), np.uint8),
                                     np.zeros((4, 4), np.int64), np.full((4, 4), np.nan), np.full((4, 4), 1.5),
                                     np.zeros((1 << 15, 1), np.uint8), np.zeros((2, 3, 4, 3), np.uint8)])

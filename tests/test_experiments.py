@@ -67,10 +67,12 @@ def test_the_annotator_errs_alike_in_landmarks_that_are_near_and_has_habits(face
     apart = np.linalg.norm(faces[0].landmarks[:, None] - faces[0].landmarks, axis=-1)
     apart /= apart[36, 45]
     wanted = np.exp(-apart**2 / (2 * acenet_shares.ALONG**2))
-    assert correlation[7, 8] > 0.8 and abs(correlation - wanted)[:17, :17].max() < 0.3   # 5 standard errors
-    # a habit is one on all faces, as far as their shapes are; and without both the landmarks are the truth
-    habits = [error(5, i, hand=0) for i in (0, 1)]
-    assert abs(habits[0] - habits[1]).mean() < 0.3 * abs(habits[0]).mean()
+    assert abs(correlation - wanted).max() < 0.3                                          # 5 standard errors
+    assert correlation[37, 38] > 0.5 > abs(correlation[37, 57])                          # of one lid; of lid and lip
+    # one annotator's habit is nearly the same on another face, of another shape; another annotator's is another
+    habit, elsewhere, others = (error(seed, i, hand=0) for seed, i in ((5, 0), (5, 1), (6, 0)))
+    assert 2 * abs(habit - elsewhere).mean() < abs(habit).mean() < abs(habit - others).mean()
+    # without both the landmarks are the truth
     assert abs(error(5, 0, hand=0, habit=0)).max() < 1e-12
 
 
@@ -325,7 +327,7 @@ def test_a_paper_has_both_budgets_and_a_gpu_trains_ten_times_as_long(name):
     assert list(paper.arms(lite)) == list(paper.arms(gpu))
 
 
-@pytest.mark.parametrize("name", [name for name in command.PAPERS if name not in ("acenet_photos", "tab_photos")])
+@pytest.mark.parametrize("name", sorted({*command.PAPERS} - {"acenet_photos", "tab_photos", "msm_photos"}))
 def test_the_lite_budget_is_the_one_of_the_records(name):
     """So that a record of before is read, and not run again."""
     paper = importlib.import_module(f"experiments.{name}")
@@ -412,7 +414,7 @@ def test_the_command_line_says_in_one_line_what_is_wrong(toy, tmp_path, capsys):
         assert "toy-one-4.json" in (said := capsys.readouterr().err) and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["acenet_photos", "tab_photos"])
+@pytest.mark.parametrize("name", ["acenet_photos", "tab_photos", "msm_photos"])
 def test_photos_must_be_named(monkeypatch, capsys, name):
     monkeypatch.delenv("DATA", raising=False)
     assert command.main([name]) == 2

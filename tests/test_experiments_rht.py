@@ -82,7 +82,8 @@ def test_a_run_of_two_steps(faces):
 
 
 @pytest.mark.parametrize("oracle, found, says", [(0.05, 0.06, "the paper is right"), (0.05, 0.11, "the matching fails"),
-                                                 (0.12, 0.06, "the idea fails"), (0.1, 0.06, "cannot be told")])
+                                                 (0.12, 0.06, "the idea fails"), (0.1, 0.06, "cannot be told"),
+                                                 (0.05, 0.1, "cannot be told: perfect matches help")])
 def test_the_oracle_lays_a_failure_to_the_idea_or_to_the_matching(tmp_path, oracle, found, says):
     rng = np.random.default_rng(0)
     for arm, level in (("oracle", oracle), ("found", found), ("blocks", 0.1)):

@@ -169,7 +169,8 @@ def test_msm(faces, tmp_path, monkeypatch):
     figures = found["stgan_hg"]["figures"]
     for name in ("", "_scores", "_all_40", "_true_20", "_N_500", "_t_0.4_0.6", "_t_0.7_0.7"):
         assert np.mean(figures[f"errors{name}"]) == pytest.approx(figures[f"nme{name}"], abs=1e-4)
-    assert set(figures["rule_judged"]) == {"radius", "outline", "inner"} and "nme_N_500" not in found["pure_hg"]
+    assert set(figures["rule_judged"]) == {"radius", "outline", "inner", "relative"}
+    assert "nme_k_100" not in found["pure_hg"]["figures"]                       # sweeps are told once
     stgan = found["stgan"]["figures"]
     assert {"rotation", "before_rotation", "still_rotation_40", "validation_rotation"} < set(stgan)
     # the generator is that of the other arm, trained once

@@ -85,7 +85,8 @@ def test_onnx_runtime_reads_the_same_landmarks(network, inputs, session):
 def after_the_graph(network, found) -> np.ndarray:
     """What chapter and docstring say: the rest of MSM's reading, from what its graph gives."""
     config = network.config
-    trust = msm.reliable(found["w"], str(config.landmarks), config.outline, config.inner, config.floor)
+    trust = msm.reliable(found["w"], str(config.landmarks), config.outline, config.inner, config.floor,
+                         config.relative)
     frame = msm.to_frame(torch.from_numpy(found["preliminary"]).double(), config.image_size, config.margin).numpy()
     rebuilt = network.dictionary.reconstruct(frame, trust, config.k, config.ridge, keep=config.keep)
     straight = msm.from_frame(torch.from_numpy(rebuilt), config.image_size, config.margin)

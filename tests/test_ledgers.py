@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EQUATIONS, CLAIMS = ledgers.read("equations"), ledgers.read("claims")
 NUMBERED = {"ACE": ("acenet", 26), "TAB": ("tab", 6), "SCPAN": ("scpan", 21), "RHT": ("rht", 10), "MSM": ("msm", 12)}
 # what a paper gives without a number: sections, figures, tables and algorithms
-PARTS = {"ACE": ("S3.4", "S4", "F11"), "SCPAN": ("A1",), "MSM": ("T1", "T2", "F3", "A1", "A2")}
+PARTS = {"ACE": ("S3.4", "S4", "F11"), "SCPAN": ("A1",), "MSM": ("T1", "T2", "T9", "F3", "F7", "S4C", "A1", "A2")}
 COMPUTED = [row for row in EQUATIONS if row["status"] != "open"]
 
 
@@ -73,7 +73,9 @@ def test_the_tests_exist(row):
 
 
 # claims of which an arm has fewer than three seeds so far
-UNFINISHED = {"C2a", "C5a", "C5b", "C28", "C29"}
+UNFINISHED = {"C2a", "C5a", "C5b"}
+# claims whose arms are one network read in several ways, so that no seed makes a difference
+READ_ONLY = {row["id"] for row in CLAIMS if not any(one.trained for one in claims.Comparison.of(row))}
 FINISHED = [row for row in CLAIMS if row["id"] not in UNFINISHED]
 
 
@@ -93,7 +95,8 @@ def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
     assert row["claim"].strip() and row["figures"].strip() and row["compare"] and row["shows"]
     for arm in ledgers.arms(row):
         runs = records.read_seeds(arm, clean=True)
-        assert len({seed for run in runs for seed in run["seeds"]}) == len(runs) >= 3, arm
+        assert len({seed for run in runs for seed in run["seeds"]}) == len(runs), arm
+        assert len(runs) >= (1 if row["id"] in READ_ONLY else 3), arm
         assert len({str(run["budget"]) + run["data"] for run in runs}) == 1, arm
     figures = {name for arm in ledgers.arms(row) for run in records.read_seeds(arm) for name in run["figures"]}
     assert figures >= set(row["shows"]) and len(ledgers.measured(row)) == len(ledgers.arms(row))
@@ -103,7 +106,8 @@ def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
 def test_a_claim_is_judged_by_paired_seeds_at_the_lite_budget(row):
     found = claims.judge(row)
     assert [one.comparison for one in found] == claims.Comparison.of(row)
-    assert all(one.verdict.seeds >= 3 and one.strict.low <= one.verdict.low for one in found)
+    assert all(one.strict.low <= one.verdict.low for one in found)
+    assert all(one.verdict.faces >= 600 if row["id"] in READ_ONLY else one.verdict.seeds >= 3 for one in found)
     word, budget = claims.says(row)
     assert word in (verdict.HOLDS, verdict.FAILS, verdict.OPEN) and budget in claims.BUDGETS
     assert len(ledgers.compared(row)) == sum(len(claims.judge(row, budget)) for budget in claims.BUDGETS)
@@ -117,10 +121,10 @@ def test_the_papers_figures_of_a_comparison_are_among_those_that_are_told(row):
 
 
 def test_per_face_errors_are_taken_where_they_are():
-    """Of which claims they are not: parts of a face, subsets, maps read without votes, other lenders and MSM's sweeps,
-    in records of before."""
+    """Of which claims they are not: parts of a face, subsets, maps read without votes and other lenders, in records of
+    before."""
     by_seed = {row["id"] for row in CLAIMS for one in claims.judge(row) if one.verdict.faces == 1}
-    assert by_seed <= {"C6", "C13", "C16", "C17", "C22", "C23", "C24", "C28"}
+    assert by_seed <= {"C6", "C13", "C16", "C17", "C28"}
 
 
 # ---- judging made-up records ---------------------------------------------------------------------------------------

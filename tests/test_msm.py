@@ -143,6 +143,16 @@ def test_a_floor_is_absolute():
     assert not reliable(0.4 * w, floor=0.5).any() and reliable(0.4 * w).any()
 
 
+def test_thresholds_need_not_be_shares_of_the_best():
+    w = np.random.default_rng(1).uniform(0.1, 1, (6, K))
+    jaw = np.arange(K) < 17
+    np.testing.assert_array_equal(reliable(w, outline=0.3, inner=0.7, relative=False), w > np.where(jaw, 0.3, 0.7))
+    # a face that is hidden as a whole has none, and the best landmark of a wall is no landmark
+    assert not reliable(0.2 * w, relative=False).any() and reliable(0.2 * w).any(1).all()
+    with pytest.raises(ValueError, match="relative"):
+        reliable(w, relative="yes")
+
+
 def test_line_6_as_printed_trusts_no_landmark_of_a_perfect_map():
     clean = scores(encode(np.random.default_rng(2).uniform(20, 40, (K, 2)), 64, 1.5))
     assert not (clean * clean.max() > OUTLINE).any()       # printed: times the best

@@ -94,7 +94,8 @@ def test_scores_tell_walls_and_noise_from_faces(hidden):
     with torch.inference_mode():
         wall, noise = (network.read(network(images)) for images in (walls, noise))
     assert wall.scores.mean() < 0.35 and noise.scores.mean() < 0.5 and found.scores[~covered].mean() > 0.65
-    assert not wall.reliable.any() and noise.reliable.float().mean() < 0.25
+    # no wall has two; the thresholds were chosen for what they tell of faces, among those that keep to this
+    assert wall.reliable.sum(1).max() <= 1 and noise.reliable.float().mean() < 0.02
 
 
 def test_half_precision_moves_exemplars_less_than_a_tenth_of_a_pixel(model, tmp_path):

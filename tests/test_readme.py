@@ -6,6 +6,7 @@ import re
 import pytest
 
 from facealign_lite.records import ROOT
+from facealign_lite.tracking import OneEuro
 
 TEXT = (ROOT / "README.md").read_text()
 COLUMNS = ("mean", "median", "inner51", "failures")
@@ -26,6 +27,20 @@ def test_how_near_the_networks_come_on_photos():
         errors[name] = record["figures"]["box x 1.0, raw"]["mean"]
     near = [errors[name] for name in ("hourglass", "tab", "scpan", "msm_align")]
     assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3
+
+
+def test_how_far_the_angles_err():
+    found = json.loads((ROOT / "results" / "pose.json").read_text())["figures"]["quadratic_found"]["at_45"]["median"]
+    assert "err by {:.1f}, {:.1f} and {:.1f}°".format(*found) in TEXT
+
+
+def test_how_a_still_face_trembles():
+    found = json.loads((ROOT / "results" / "tracking.json").read_text())["figures"]["still"]
+    said = re.search(r"tremble by ([\d.]+) % of the distance between the eyes, unsmoothed \(`--raw`, `smooth=False`\) "
+                     r"by ([\d.]+) %", TEXT.replace("\n", " ")).groups()
+    how = OneEuro()
+    ways = f"{how.min_cutoff:g} Hz, beta {how.beta:g}", "unfiltered"
+    assert said == tuple(f"{found[way]['about_mean']:.2f}" for way in ways)
 
 
 def test_what_the_network_that_borrows_takes_from_its_reference():

@@ -121,6 +121,7 @@ def pairs(samples: PackedFaces, cut: Cut, train: Train) -> Making:
 def borrower(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite RHT whose hourglass starts from the shipped one's weights, 68 landmarks, rendered faces only"""
     # RHT-HG: from nothing, crops of half the size were all that a processor could train, and ended at 8.9 % on photos
+    # (those are the weights that are shipped, see results/training_rht.json; these have not been trained yet)
     config = replace(rht.LITE_HG, width=LITE.channels, tokens=32, sigma=3.0)
     model = rht.Rht(config)
     model.backbone.body.start_from(zoo.load("hourglass", "cpu"))
@@ -136,8 +137,7 @@ def borrower(samples: PackedFaces, cut: Cut, train: Train) -> Making:
 
 
 def stages(samples: PackedFaces, cut: Cut, train: Train) -> Making:
-    """lite MSM: a generator trained without the adversary, two hourglasses on straight crops, and 500 exemplars,
-    rendered faces only"""
+    """lite MSM: generator without adversary, two hourglasses on straight crops, 500 exemplars, rendered faces only"""
     shapes = np.stack([samples[i].landmarks for i in range(len(samples))])
     mean, gan, heat = msm.mean_face(shapes), msm.StGan(), msm.HeatNet()
     rough = cut(samples, heat.config.image_size, replace(Augmentation(), shift=0.1), seed=0)
@@ -150,9 +150,8 @@ def stages(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     model = msm.Msm.assemble(gan.generator, heat, msm.ShapeDictionary.fit(shapes, 500))
     # a network that has learnt this long guesses well, and hotly, what a card hides: of all pairs of thresholds these
     # had the greatest Youden's J, 0.50, as an answer to "was it seen" on 240 rendered faces under cards (seed 11, see
-    # experiments/msm.py) among those that call at most one landmark of a blank crop reliable. Shares of the face's
-    # best score, as in the paper, reach 0.47: a card hides much of one face and nothing of another, and a share is
-    # blind to it
+    # experiments/msm.py) among those that call at most one landmark of a blank crop reliable. Shares of the face's best
+    # score, as in the paper, reach 0.47: a card hides much of one face and nothing of another, which no share can tell
     model.config = replace(model.config, outline=0.66, inner=0.84, floor=0.0, relative=False)
     return model
 

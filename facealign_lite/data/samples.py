@@ -161,11 +161,16 @@ def load_image(source: Any) -> NDArray[np.uint8]:
     else:
         where, order = "image", None
         pil = hasattr(source, "convert") and hasattr(source, "mode")           # without importing PIL
+        if isinstance(source, (list, tuple)) and any(isinstance(one, (str, os.PathLike)) or hasattr(one, "convert")
+                                                     or getattr(one, "ndim", 0) > 2 for one in source):
+            raise ValueError(f"image must be one image, got {len(source)} in a {type(source).__name__}: "
+                             "align.align_many takes several")
         array = _from_pil(source) if pil else plain(source, where)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"{where} must be (H, W), (H, W, 3) or (H, W, 4) and not empty, got shape {array.shape}")
+        raise ValueError(f"{where} must be (H, W), (H, W, 3) or (H, W, 4) and not empty, got shape {array.shape}"
+                         + "; align.align_many takes several images" * (array.ndim == 4))
     _check_size(*array.shape[1::-1], where)
 
     def change(rows: NDArray) -> NDArray[np.uint8]:
@@ -193,7 +198,7 @@ def _bytes(path: Path) -> bytes:
 def _decoded(data: bytes, where: str) -> tuple[NDArray, list[int]]:
     """The pixels of a file, upright, as they are stored, and the order of their channels that makes them RGB."""
     from PIL import Image
-    unreadable = f"{where} is not a readable image ({len(data)} bytes)"
+    unreadable = f"{where} is not a readable image ({len(data)} bytes){_instead(data)}"
     try:
         with warnings.catch_warnings():                                        # of a size that is ours to judge
             warnings.simplefilter("ignore")
@@ -220,6 +225,15 @@ def _decoded(data: bytes, where: str) -> tuple[NDArray, list[int]]:
     if array is None:
         raise ValueError(unreadable)
     return UPRIGHT.get(orientation, np.asarray)(array), [2, 1, 0, 3]           # OpenCV gives BGR
+
+
+def _instead(data: bytes) -> str:
+    """What to do with a file that is known to be no image that can be read, by its first bytes."""
+    if data[4:8] == b"ftyp" and data[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "; it is an HEIC, as telephones take: save it as JPEG or PNG first"
+    if data[4:8] == b"ftyp" and data[8:11] != b"avi" or data[:4] == b"\x1aE\xdf\xa3" or data[8:12] == b"AVI ":
+        return "; it is a video: tracking.track follows its face, or --video on the command line"
+    return ""
 
 
 def _from_pil(image: Any) -> NDArray:

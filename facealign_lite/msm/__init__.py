@@ -2,6 +2,8 @@
 
 Wang, Cheng, Zhou, Tao, Kwan, Multistage Model for Robust Face Alignment Using Deep Neural Networks. ``stgan`` Eq. 1 to
 6 and Algorithm 1, ``network`` Fig. 3 and the regression baseline, ``exemplars`` Eq. 9 to 11, ``model`` Algorithm 2.
+The weights that are shipped were trained with b = 0 in Eq. 5, without the discriminator: a spatial transformer, no
+ST-GAN (claim C20a).
 """
 
 from .exemplars import (

@@ -100,7 +100,7 @@ class Msm(nn.Module):
     """Generator, hourglass and, as a buffer, the exemplars. ``assemble`` makes one of trained parts.
 
     Exemplars that are all zero, as in a new module, are none: such a model rebuilds nothing, and its landmarks are the
-    hourglass's. The generator that is shipped was trained without the adversary (b = 0 in Eq. 5).
+    hourglass's. The generator that is shipped was trained without the adversary (b = 0 in Eq. 5): it is no ST-GAN.
 
     Source: MSM Fig. 1; the three were trained apart (section IV-C).
     """

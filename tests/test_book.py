@@ -4,8 +4,10 @@ import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from book import build
 from book.executed import ROOT
@@ -51,6 +53,18 @@ def test_pictures_have_words(page):
         assert alt and "_images/" not in alt, image        # the builder's own words are the file's path
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "notebooks"], ids=lambda page: page.stem)
+def test_drawn_pictures_have_no_ground_and_fit_light_and_dark(page):
+    """The ground of what matplotlib drew is clear, and what is opaque in its outermost rows is no black or white."""
+    names = [t["src"] for t in Tags(page.read_text()).named("img") if "shown" in t.get("class", "")]
+    assert names
+    for name in names:
+        picture = Image.open((page.parent / name).resolve())
+        if picture.mode == "RGBA":                           # JPEG and RGB are photos
+            alpha = np.asarray(picture)[..., 3]
+            assert (alpha[[0, -1]] == 0).mean() > 0.5, name
+
+
 @EACH_PAGE
 def test_scripts_styles_and_pictures_are_the_books_own(page):
     tags = Tags(page.read_text())
@@ -76,6 +90,18 @@ def test_links_lead_somewhere(page):
             if unquote(parts.fragment) not in anchors:
                 lost.append(link["href"])
     assert lost == []
+
+
+@EACH_PAGE
+def test_a_page_links_what_it_names(page):
+    """Some pages name no chapter, no claim and no equation; the chapters about papers do, and use the field's words."""
+    links = [t.get("href", "") for t in Tags(page.read_text()).named("a")]
+    if re.match(r"(0[4-9]|1[0-5])", page.stem):
+        assert any("ledger_equations.html#row-" in link for link in links)
+    if page.parent.name == "notebooks":
+        assert any("glossary.html#term-" in link for link in links)
+    if page.stem in ("glossary", "how_to_read"):
+        assert "../genindex.html" in links
 
 
 @EACH_PAGE

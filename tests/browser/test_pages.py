@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from book import assets
+from book import assets, figures, pages
 from book.executed import ROOT
+from facealign_lite.plots import COLUMN
 
 HTML = ROOT / "_build" / "html"
 CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glob("*.html"))]
@@ -32,6 +33,14 @@ OUTSIDE = """() => {
 LONG = """() => [...document.querySelectorAll(".bd-article pre")]
     .filter(e => !e.closest(".cell_output, details, .solution") && e.getBoundingClientRect().height)
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"""
+# Pictures of a chapter: their figure, caption, size of one pixel of theirs on the page, and how wide they and the box
+# that holds them are.
+FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
+  const figure = e.closest("figure.numbered"), said = figure?.querySelector("figcaption");
+  return {alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
+          shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
+          filter: getComputedStyle(e).filter};
+})"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
@@ -108,3 +117,40 @@ def test_the_book_follows_the_readers_theme(visit, homes, scheme):
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(map(int, re.findall(r"\d+", ground)[:3])) / 3
     assert (brightness < 80) == (scheme == "dark"), ground
+
+
+@needs_scripts
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_picture_is_a_numbered_figure_whose_labels_can_be_read(visit, homes, name):
+    """Labels are drawn so that they have 9 pixels where a picture is COLUMN wide, or at its own size if it is smaller
+    (tests/test_plots.py); so what is measured here is how wide the pictures are shown."""
+    page, _, _ = visit(homes["file"] + name, color_scheme="dark")
+    chapter = pages.chapter(ROOT / name).removeprefix("0")
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")      # solutions
+        page.evaluate("document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))")
+        found = page.evaluate(FIGURES)
+        assert len(found) > 2
+        for number, one in enumerate(found, 1):
+            assert one["id"] == f"figure-{chapter}-{number}"
+            assert one["said"].startswith(f"Figure {chapter}.{number}. {figures.sentence(one['alt'])}")
+            assert one["shown"] + 1 >= min(figures.LEAST * one["natural"], COLUMN), one
+            # no white slab in the dark
+            assert one["ground"] == "rgba(0, 0, 0, 0)" and one["filter"] == "none"
+
+
+@needs_scripts
+def test_a_click_or_a_key_enlarges_a_figure_and_escape_ends_it(visit, homes):
+    page, _, faults = visit(homes["file"] + CHAPTERS[0])
+    picture, box = page.locator("figure.numbered img").first, page.locator("dialog.enlarged")
+    small = picture.bounding_box()["width"]
+    for start in (picture.click, lambda: picture.press("Enter")):
+        assert not box.is_visible()
+        start()
+        box.wait_for(state="visible")
+        assert box.locator("img").bounding_box()["width"] > 1.2 * small
+        assert box.locator("img").get_attribute("alt") == picture.get_attribute("alt")
+        page.keyboard.press("Escape")
+        box.wait_for(state="hidden")
+    assert faults == []

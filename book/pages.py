@@ -151,7 +151,7 @@ def tidy(html: str) -> str:
 def setup(app):
     """For Sphinx: every notebook is read as its page, its pictures become figures, words become links, and every page
     is tidied when it is written."""
-    from . import figures, links  # how a page is shown: the runs of the notebooks do not depend on it
+    from . import figures, links, search_text  # how a page is shown: the runs of the notebooks do not depend on it
 
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
@@ -166,5 +166,8 @@ def setup(app):
     app.connect("source-read", read)
     app.connect("doctree-read", links.link)
     app.connect("doctree-resolved", figures.caption)
+    app.connect("doctree-resolved", search_text.collect)
+    app.connect("html-page-context", search_text.load)
+    app.connect("build-finished", search_text.write)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True}

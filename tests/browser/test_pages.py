@@ -154,3 +154,13 @@ def test_a_click_or_a_key_enlarges_a_figure_and_escape_ends_it(visit, homes):
         page.keyboard.press("Escape")
         box.wait_for(state="hidden")
     assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_the_search_finds_pages_and_shows_the_words_around(visit, homes, scheme):
+    page, _, faults = visit(f"{homes[scheme]}search.html?q=contourness")
+    page.locator("#search-results li").first.wait_for()
+    page.locator("#search-results p.context").first.wait_for()
+    assert page.locator("#search-results li").count() >= 3
+    assert any("contourness" in words.lower() for words in page.locator("#search-results p.context").all_inner_texts())
+    assert faults == []

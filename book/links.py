@@ -27,7 +27,7 @@ NO_TERMS = ("book/glossary", "book/ledger", "book/errata", "book/what_came_out",
 NO_IDS = ("book/how_tested", "book/credits")               # numbers of faults look like those of claims there
 NUMBERS = r"\d{1,2}b?(?:(?:, | and | to | or |[-–]|, and )\d{1,2}b?(?!\d|\.\d))*"
 CHAPTERS = rf"\b[Cc]hapters?[ \n]{NUMBERS}"
-CLAIM, EQUATION = r"\bC\d{1,2}[a-z]?\b", r"\b(?:ACE|TAB|SCPAN|RHT|MSM)-(?:[STFA]?\d[\d.]*\d|[STFA]?\d)\b"
+CLAIM, EQUATION = r"\bC\d{1,2}[a-z]?\b", r"\b(?:ACE|TAB|SCPAN|RHT|MSM)-[STFA]?\d(?:[\d.]*\d)?[A-C]?\b"
 PAPER = r"\b(?:ACE-Net|TAB|SCPAN|RHT|MSM)(?:'s)?,?[ \n]\(?"
 EQS = rf"(?:{PAPER})?\bEqs?\.[ \n]{NUMBERS}"
 

@@ -71,7 +71,7 @@ def see(picture: NDArray, box: ArrayLike, network: nn.Module) -> Seen:
         maps = maps.flatten(1).softmax(1).view_as(maps)
     heat = (maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)).amax(0)
     return Seen(found.landmarks, found.contours, float(found.scores.mean()),
-                crop(grey(picture), matrix, network.config.image_size), heat.double().cpu().numpy())
+                crop(grey(picture), matrix, network.config.image_size), heat.cpu().double().numpy())
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const box = document.createElement("dialog");
   box.className = "enlarged";
   box.addEventListener("click", () => box.close());
+  box.addEventListener("keydown", (event) => { if (event.key === "Escape") box.close(); });   // not all browsers do
   document.body.append(box);
   for (const picture of document.querySelectorAll("figure.numbered img")) {
     Object.assign(picture, { tabIndex: 0, title: "Enlarge" });

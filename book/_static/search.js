@@ -1,3 +1,9 @@
+// A place without words of its own, such as an entry of the index, is shown by the words of its page.
+document.addEventListener("DOMContentLoaded", () => {
+  const summary = Search.makeSearchSummary;
+  Search.makeSearchSummary = (page, words, anchor) =>
+    summary(page, words, anchor) ?? summary(page, words, "") ?? document.createTextNode("");
+});
 // From the disk no page may be fetched: hand the search the words of a page in place of the page.
 if (location.protocol === "file:") {
   const fetchPage = window.fetch;

@@ -33,6 +33,12 @@ OUTSIDE = """() => {
 LONG = """() => [...document.querySelectorAll(".bd-article pre")]
     .filter(e => !e.closest(".cell_output, details, .solution") && e.getBoundingClientRect().height)
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"""
+# Code that is shown, outside folded cells and solutions, as a share of the page's height.
+SHARE = """() => {
+  const height = e => e.innerText.trim() ? e.getBoundingClientRect().height : 0;
+  const cells = [...document.querySelectorAll(".bd-article .cell_input")].filter(e => !e.closest("details:not([open])"));
+  return cells.reduce((sum, e) => sum + height(e), 0) / document.querySelector(".bd-article").scrollHeight;
+}"""
 # Pictures of a chapter: their figure, caption, size of one pixel of theirs on the page, and how wide they and the box
 # that holds them are.
 FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
@@ -81,6 +87,7 @@ def test_a_page_asks_no_other_server_nothing_fails_and_nothing_leaves_its_column
         page.locator("mjx-container svg").first.wait_for(state="attached")
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)            # once formulas and figures stand
     assert page.evaluate(LONG) == []
+    assert page.evaluate(SHARE) < 0.2
     page.set_viewport_size({"width": 390, "height": 800})                               # a phone
     page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)

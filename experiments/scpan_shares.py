@@ -177,8 +177,9 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "semi_500": one(labels=500, unlabelled=True, calibrate_last=True),
         # on faces that were held back: rates, as shares of the budget's, and weights of the field
         "pilot_shn_half": pilot(0.5, SHN, UNCALIBRATED), "pilot_shn": pilot(1, SHN, UNCALIBRATED),
-        "pilot_shn_double": pilot(2, SHN, UNCALIBRATED),
+        "pilot_shn_double": pilot(2, SHN, UNCALIBRATED), "pilot_shn_four": pilot(4, SHN, UNCALIBRATED),
         "pilot_scpan_half": pilot(0.5), "pilot_scpan": pilot(1), "pilot_scpan_double": pilot(2),
+        "pilot_scpan_four": pilot(4),
         "pilot_field_4": pilot(1, None, replace(WEIGHTS, field=4)),
         "pilot_field_64": pilot(1, None, replace(WEIGHTS, field=64)),
     }

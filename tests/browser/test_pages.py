@@ -36,7 +36,8 @@ LONG = """() => [...document.querySelectorAll(".bd-article pre")]
 # Code that is shown, outside folded cells and solutions, as a share of the page's height.
 SHARE = """() => {
   const height = e => e.innerText.trim() ? e.getBoundingClientRect().height : 0;
-  const cells = [...document.querySelectorAll(".bd-article .cell_input")].filter(e => !e.closest("details:not([open])"));
+  const cells = [...document.querySelectorAll(".bd-article .cell_input")]
+      .filter(e => !e.closest("details:not([open])"));
   return cells.reduce((sum, e) => sum + height(e), 0) / document.querySelector(".bd-article").scrollHeight;
 }"""
 # Pictures of a chapter: their figure, caption, size of one pixel of theirs on the page, and how wide they and the box

@@ -48,6 +48,12 @@ FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")
           shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
           filter: getComputedStyle(e).filter};
 })"""
+# Boxes outside pictures and pressed buttons that are lighter than middle grey, which is a white slab in the dark.
+SLABS = """() => [...document.querySelectorAll(".bd-article *")].filter(e => {
+  const box = e.getBoundingClientRect(), shade = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
+  if (box.width < 150 || box.height < 20 || e.closest("svg, label")) return false;
+  return (shade[3] ?? 1) > 0.5 && Math.max(...shade.slice(0, 3)) > 160;
+}).map(e => `${e.tagName} ${e.className} ${e.innerText.slice(0, 40)}`)"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
@@ -138,6 +144,7 @@ def test_every_picture_is_a_numbered_figure_whose_labels_can_be_read(visit, home
         page.set_viewport_size({"width": width, "height": 800})
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")      # solutions
         page.evaluate("document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))")
+        assert page.evaluate(SLABS) == []
         found = page.evaluate(FIGURES)
         assert len(found) > 2
         for number, one in enumerate(found, 1):

@@ -148,6 +148,8 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "shn": one(SHN, UNCALIBRATED), "bali": one({"attention": False}, UNCALIBRATED),
         "scpan": one(), "scpa": one({"bali": False}),
         "attention": one({"bali": False}, UNCALIBRATED), "calibration": one(SHN),
+        # at the rate that was best for it in the pilots below; for SHN the rate of all was best
+        "scpan_double": arm({**budget, "lr": 2 * budget["lr"]}, device),
         # as printed: every vote and every landmark counts in training
         "printed": one(within=None, reach=None),
         # C11: half of a step without labels against the labelled half alone. All stages calibrated (Eq. 17), or those

@@ -11,6 +11,9 @@ other of 128.
 Each trained network is read four ways, from one forward pass: "votes" (those that land within reach), "window" (the
 same window, no arrows), "soft_argmax" (of the whole map), "printed" (Eq. 5). And an oracle stands in for one of its two
 halves: the true field on the learnt heat, the true heat with the learnt field, both true.
+
+The field ``budget`` of a record is the one that all arms share. The rate of "scpan_double" and the rates and steps of
+the "pilot_..." are their own: they stand in ``arms`` below, and in the records' ``history``.
 """
 
 from collections.abc import Mapping

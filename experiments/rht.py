@@ -210,6 +210,9 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "stm_oracle": one(soft, kind=Oracle), "stm_wrong": one(soft, lent="wrong"),
         "htm_oracle": one(hard, kind=Oracle), "stm_mean_shape": one(soft, lent="mean_shape"),
         "stm_shifted": one(soft, lent="shifted"),
+        # what the perfect matches themselves give away: the same, moved onto the mean shape that is nobody's
+        "htm_oracle_mean_shape": one(hard, lent="mean_shape", kind=Oracle),
+        "stm_oracle_mean_shape": one(soft, lent="mean_shape", kind=Oracle),
     }
     return first | oracles | table_8 | {
         "mean_shape": one(lent="mean_shape"), "wrong": one(lent="wrong"),

@@ -11,6 +11,9 @@ other of 128.
 Each trained network is read four ways, from one forward pass: "votes" (those that land within reach), "window" (the
 same window, no arrows), "soft_argmax" (of the whole map), "printed" (Eq. 5). And an oracle stands in for one of its two
 halves: the true field on the learnt heat, the true heat with the learnt field, both true.
+
+The field ``budget`` of a record is the one that all arms share. The rate of "scpan_double" and the rates and steps of
+the "pilot_..." are their own: they stand in ``arms`` below, and in the records' ``history``.
 """
 
 from collections.abc import Mapping
@@ -148,6 +151,8 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "shn": one(SHN, UNCALIBRATED), "bali": one({"attention": False}, UNCALIBRATED),
         "scpan": one(), "scpa": one({"bali": False}),
         "attention": one({"bali": False}, UNCALIBRATED), "calibration": one(SHN),
+        # at the rate that was best for it in the pilots below; for SHN the rate of all was best
+        "scpan_double": arm({**budget, "lr": 2 * budget["lr"]}, device),
         # as printed: every vote and every landmark counts in training
         "printed": one(within=None, reach=None),
         # C11: half of a step without labels against the labelled half alone. All stages calibrated (Eq. 17), or those
@@ -177,8 +182,9 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
         "semi_500": one(labels=500, unlabelled=True, calibrate_last=True),
         # on faces that were held back: rates, as shares of the budget's, and weights of the field
         "pilot_shn_half": pilot(0.5, SHN, UNCALIBRATED), "pilot_shn": pilot(1, SHN, UNCALIBRATED),
-        "pilot_shn_double": pilot(2, SHN, UNCALIBRATED),
+        "pilot_shn_double": pilot(2, SHN, UNCALIBRATED), "pilot_shn_four": pilot(4, SHN, UNCALIBRATED),
         "pilot_scpan_half": pilot(0.5), "pilot_scpan": pilot(1), "pilot_scpan_double": pilot(2),
+        "pilot_scpan_four": pilot(4),
         "pilot_field_4": pilot(1, None, replace(WEIGHTS, field=4)),
         "pilot_field_64": pilot(1, None, replace(WEIGHTS, field=64)),
     }

@@ -65,7 +65,7 @@ def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | n
         model: a name of ``zoo.names()``, a weights file, or a network as described in ``nets.reading``.
         device: see ``zoo.pick_device``; a network that is given stays where it is.
         reference: for ``model="rht"``: another photo and the landmarks (K, 2) of its face; None: the most correlated
-            of the shipped faces. The shipped network takes little from it: see results/rht_lenders.json.
+            of the shipped faces. The shipped network takes nothing from it: see results/rht_lenders.json.
         looks: 2, the second at the upright face that the first has found, beside its mirror image; 1 for a third of the
             time and less accuracy.
 

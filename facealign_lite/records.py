@@ -210,7 +210,8 @@ def run_arms(paper: str, arms: Mapping[str, Arm], seeds: Sequence[int], what: st
             first; one that trains with ``fit`` or ``yield from steps`` and ``TrainConfig(out=folder), resume=True``
             resumes by itself.
         seeds: one run each; all arms of one seed first, so that an unfinished table is fair.
-        what, data, budget: what the records shall say; the same for all arms.
+        what, data, budget: what the records shall say; the same for all arms. An arm that trains with a rate or a
+            number of steps of its own does not show in it: that stands where the arm is defined, and in ``history``.
         folder: of the records.
         work: of the checkpoints; ``_build/experiments`` if None.
         device: what the arms run on, for the record.

@@ -26,7 +26,7 @@ def test_how_near_the_networks_come_on_photos():
         record = json.loads((ROOT / "results" / f"photos_{name}.json").read_text())
         errors[name] = record["figures"]["box x 1.0, raw"]["mean"]
     near = [errors[name] for name in ("hourglass", "tab", "scpan", "msm_align")]
-    assert max(near) - min(near) < 0.1 and round(errors["rht"] - max(near)) == 3
+    assert max(near) - min(near) < 0.1 < errors["rht"] - max(near) < 0.2           # "less than two tenths behind"
 
 
 def test_how_far_the_angles_err():
@@ -46,6 +46,6 @@ def test_how_a_still_face_trembles():
 def test_what_the_network_that_borrows_takes_from_its_reference():
     found = json.loads((ROOT / "results" / "rht_lenders.json").read_text())["figures"]
     itself, stranger = found["own face, true landmarks"], found["stranger"]
-    said = re.search(r"it errs by ([\d.]+) % in the place of\s+([\d.]+)", TEXT)
-    assert said.groups() == (f"{itself['nme']:.1f}", f"{stranger['nme']:.1f}") and itself["low"] > 0
-    assert found["most similar"]["better"] == "cannot be told"               # "no more than a stranger's does"
+    said = re.search(r"it errs by\s+([\d.]+) % as with a stranger's \(([\d.]+)\)", TEXT)
+    assert said.groups() == (f"{itself['nme']:.2f}", f"{stranger['nme']:.2f}") and itself["low"] <= 0
+    assert all(abs(row["gain"]) < 0.01 for row in found.values() if row is not stranger)  # "by a hundredth"

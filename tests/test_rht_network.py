@@ -296,7 +296,8 @@ def test_a_normalised_encoder_cannot_come_to_look_at_one_place_only():
 
 def test_the_shipped_file_has_the_encoder_it_was_trained_with():
     config = zoo.load("rht", "cpu").config
-    assert (config.normalized, config.sigma, config.image_size) == (False, 2.0, 64) and rht.LITE.normalized
+    assert (config.normalized, config.sigma, config.image_size, config.backbone) == (True, 3.0, 128, "hourglass")
+    assert replace(config, width=rht.LITE_HG.width, tokens=rht.LITE_HG.tokens, sigma=rht.LITE_HG.sigma) == rht.LITE_HG
 
 
 def test_heat_is_a_share_of_the_map():

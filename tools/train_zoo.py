@@ -121,7 +121,6 @@ def pairs(samples: PackedFaces, cut: Cut, train: Train) -> Making:
 def borrower(samples: PackedFaces, cut: Cut, train: Train) -> Making:
     """lite RHT whose hourglass starts from the shipped one's weights, 68 landmarks, rendered faces only"""
     # RHT-HG: from nothing, crops of half the size were all that a processor could train, and ended at 8.9 % on photos
-    # (those are the weights that are shipped, see results/training_rht.json; these have not been trained yet)
     config = replace(rht.LITE_HG, width=LITE.channels, tokens=32, sigma=3.0)
     model = rht.Rht(config)
     model.backbone.body.start_from(zoo.load("hourglass", "cpu"))

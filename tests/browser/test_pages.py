@@ -33,6 +33,13 @@ OUTSIDE = """() => {
 LONG = """() => [...document.querySelectorAll(".bd-article pre")]
     .filter(e => !e.closest(".cell_output, details, .solution") && e.getBoundingClientRect().height)
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"""
+# Code that is shown, outside folded cells and solutions, as a share of the page's height.
+SHARE = """() => {
+  const height = e => e.innerText.trim() ? e.getBoundingClientRect().height : 0;
+  const cells = [...document.querySelectorAll(".bd-article .cell_input")]
+      .filter(e => !e.closest("details:not([open])"));
+  return cells.reduce((sum, e) => sum + height(e), 0) / document.querySelector(".bd-article").scrollHeight;
+}"""
 # Pictures of a chapter: their figure, caption, size of one pixel of theirs on the page, and how wide they and the box
 # that holds them are.
 FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
@@ -41,6 +48,12 @@ FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")
           shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
           filter: getComputedStyle(e).filter};
 })"""
+# Boxes outside pictures and pressed buttons that are lighter than middle grey, which is a white slab in the dark.
+SLABS = """() => [...document.querySelectorAll(".bd-article *")].filter(e => {
+  const box = e.getBoundingClientRect(), shade = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
+  if (box.width < 150 || box.height < 20 || e.closest("svg, label")) return false;
+  return (shade[3] ?? 1) > 0.5 && Math.max(...shade.slice(0, 3)) > 160;
+}).map(e => `${e.tagName} ${e.className} ${e.innerText.slice(0, 40)}`)"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
@@ -81,6 +94,7 @@ def test_a_page_asks_no_other_server_nothing_fails_and_nothing_leaves_its_column
         page.locator("mjx-container svg").first.wait_for(state="attached")
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)            # once formulas and figures stand
     assert page.evaluate(LONG) == []
+    assert page.evaluate(SHARE) < 0.2
     page.set_viewport_size({"width": 390, "height": 800})                               # a phone
     page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)
@@ -130,6 +144,7 @@ def test_every_picture_is_a_numbered_figure_whose_labels_can_be_read(visit, home
         page.set_viewport_size({"width": width, "height": 800})
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")      # solutions
         page.evaluate("document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))")
+        assert page.evaluate(SLABS) == []
         found = page.evaluate(FIGURES)
         assert len(found) > 2
         for number, one in enumerate(found, 1):

@@ -455,15 +455,17 @@ def test_bali_settings_are_seen(show):
 PAIR_POINTS = np.random.default_rng(6).uniform(40, 88, (68, 2)).astype(np.float32)
 
 
-def expected_pair(degrees, scale, mirror, swap=True, again=False, answer=None):
+def expected_pair(degrees, scale, mirror, swap=True, again=True, answer=None):
     """Divergence of the moved answer from the twin's, and of the answer from the truth, on maps of 32 pixels."""
     flip = list(markups.get("68").flip)
     linear = scpan.linear_map(torch.tensor([np.deg2rad(degrees)]), torch.tensor([scale], dtype=torch.float64),
                               torch.tensor([mirror]))
     truth = torch.from_numpy(PAIR_POINTS).double()
-    said = truth if answer is None else torch.tensor(answer, dtype=torch.float64).expand(68, 2)
-    moved = scpan.move_points(said[None], linear, 128, range(68))[0]
-    twin, disturbed = (moved[flip] if mirror and yes else moved for yes in (True, swap))
+    answer = answer or (lambda q: q)
+    said = answer(truth)
+    moved, there = (scpan.move_points(q[None], linear, 128, range(68))[0] for q in (said, truth))
+    twin = answer(there[flip] if mirror else there)
+    disturbed = moved[flip] if mirror and swap else moved
     width = 1.5 if again else 1.5 * scale
 
     def apart(a, b, sigma):
@@ -478,22 +480,27 @@ def shown_pair(page):
 
 def test_pair_shows_what_the_library_computes_for_every_answer(show):
     page = show(widgets.PairFigure(np.full((128, 128), 99, np.uint8), PAIR_POINTS))
-    assert shown_pair(page) == pytest.approx(expected_pair(25, 0.8, True), abs=1e-3)
-    press(page.get_by_role("slider", name="turn"), "ArrowRight", 3)
-    assert shown_pair(page) == pytest.approx(expected_pair(28, 0.8, True), abs=1e-3)
+    assert shown_pair(page) == pytest.approx([0, 0], abs=1e-3)                 # the twin is the picture
+    press(page.get_by_role("slider", name="turn"), "ArrowRight", 28)
+    press(page.get_by_role("slider", name="scale"), "ArrowLeft", 4)
+    assert shown_pair(page) == pytest.approx([0, 0], abs=1e-3)
+    for name, answer in (("all in the middle", lambda q: torch.full_like(q, 63.5)),
+                         ("all on the nose", lambda q: q[30].expand_as(q)),
+                         ("all too low", lambda q: q + torch.tensor([0.0, 20.0]))):
+        press(page.get_by_role("radio", name=name), "Space")
+        wanted = expected_pair(28, 0.8, False, answer=answer)
+        assert shown_pair(page) == pytest.approx(wanted, abs=1e-3) and wanted[1] > 0.3
+    assert wanted[0] > 0.1                              # a shift that does not turn with the picture is found out
+    press(page.get_by_role("radio", name="knows faces"), "Space")
+    page.get_by_label("mirrored").click()
     page.get_by_label("right and left change places").click()
     settle(page)
     named = shown_pair(page)
     assert named == pytest.approx(expected_pair(28, 0.8, True, swap=False), abs=1e-3) and named[0] > 0.3
+    page.get_by_label("right and left change places").click()
     page.get_by_label("peaks blurred again").click()
-    page.get_by_label("mirrored").click()
     settle(page)
-    assert shown_pair(page) == pytest.approx([0, 0], abs=1e-3)
-    press(page.get_by_role("radio", name="all in the middle"), "Space")
-    assert shown_pair(page) == pytest.approx(expected_pair(28, 0.8, False, again=True, answer=[63.5, 63.5]), abs=1e-3)
-    press(page.get_by_role("radio", name="all on the nose"), "Space")
-    wanted = expected_pair(28, 0.8, False, again=True, answer=PAIR_POINTS[30].tolist())
-    assert shown_pair(page) == pytest.approx(wanted, abs=1e-3) and wanted[1] > 0.3
+    assert shown_pair(page) == pytest.approx(expected_pair(28, 0.8, True, again=False), abs=1e-3)
 
 
 def test_pair_draws_the_twin_where_the_landmarks_say(show):

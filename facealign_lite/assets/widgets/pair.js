@@ -1,6 +1,7 @@
 // PairFigure: a picture, its twin, and what two answers to them have in common.
 
 const EMPTY = 1e-6;                                              // heat of every pixel, as in scpan.distribution
+const LOW = 10 / 64;                                             // how much too low one answer is, of the side
 
 // First mirror, then scale and turn by degrees, clockwise on the screen: rows of the 2 x 2 matrix.
 function linearMap(degrees, scale, mirror) {
@@ -46,16 +47,22 @@ function render({ model, el }) {
   const truth = pairs(data.landmarks.data), flip = Array.from(data.flip.data);
   const fig = figure(el, { label: "A picture and its twin", help: "Turn, scale and mirror the twin; change the answer." });
   const photo = pictures(fig, [data.image]);
-  const state = { degrees: 25, scale: 0.8, mirror: true, swap: true, widen: false, answer: "faces" };
+  const state = { degrees: 0, scale: 1, mirror: false, swap: true, widen: true, answer: "faces" };
   const onMap = (points) => points.map((p) => p.map((v) => (v + 0.5) * size / side - 0.5));
-  const lazy = { middle: [(side - 1) / 2, (side - 1) / 2], nose: truth[nose] };
+  // what is answered to a picture whose landmarks are at q
+  const answer = {
+    faces: (q) => q,
+    middle: (q) => q.map(() => [(side - 1) / 2, (side - 1) / 2]),
+    nose: (q) => q.map(() => q[nose]),
+    low: (q) => q.map(([x, y]) => [x, y + LOW * side]),
+  };
   const linear = () => linearMap(state.degrees, state.scale, state.mirror);
   const renamed = (points, yes) => yes ? flip.map((k) => points[k]) : points;
   // what is said of the picture; of the twin; and the first, disturbed as the picture was
   const answers = () => {
-    const said = state.answer === "faces" ? truth : truth.map(() => lazy[state.answer]);
-    const moved = movePoints(said, linear(), side);
-    return { said, twin: renamed(moved, state.mirror), disturbed: renamed(moved, state.mirror && state.swap) };
+    const said = answer[state.answer](truth), moved = (points) => movePoints(points, linear(), side);
+    return { said, twin: answer[state.answer](renamed(moved(truth), state.mirror)),
+      disturbed: renamed(moved(said), state.mirror && state.swap) };
   };
   const sides = () => ["#ffffff", fig.color(1), fig.color(2)];
   const fill = (k) => sides()[flip[k] === k ? 0 : truth[k][0] < truth[flip[k]][0] ? 1 : 2];
@@ -97,16 +104,17 @@ function render({ model, el }) {
 
   const say = () => fig.say(`Calibrated ${fixed(losses()[0], 3)}, against labels ${fixed(losses()[1], 3)}`);
   const set = (name) => (value) => { state[name] = value; say(); };
-  slider(fig, { label: "turn", min: -60, max: 60, value: 25, format: (v) => `${v}°`, onInput: set("degrees") });
+  slider(fig, { label: "turn", min: -60, max: 60, value: 0, format: (v) => `${v}°`, onInput: set("degrees") });
   slider(fig, {
-    label: "scale", min: 0.5, max: 1, step: 0.05, value: 0.8, format: (v) => v.toFixed(2), onInput: set("scale"),
+    label: "scale", min: 0.5, max: 1, step: 0.05, value: 1, format: (v) => v.toFixed(2), onInput: set("scale"),
   });
-  toggle(fig, { label: "mirrored", value: true, onChange: set("mirror") });
+  toggle(fig, { label: "mirrored", value: false, onChange: set("mirror") });
   toggle(fig, { label: "right and left change places", value: true, onChange: set("swap") });
-  toggle(fig, { label: "peaks blurred again", value: false, onChange: set("widen") });
+  toggle(fig, { label: "peaks blurred again", value: true, onChange: set("widen") });
   choice(fig, {
     label: "answer", value: "faces", onChange: set("answer"),
-    options: [["faces", "knows faces"], ["middle", "all in the middle"], ["nose", "all on the nose"]],
+    options: [["faces", "knows faces"], ["middle", "all in the middle"], ["nose", "all on the nose"],
+      ["low", "all too low"]],
   });
   say();
   return fig.stop;

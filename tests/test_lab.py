@@ -1,15 +1,19 @@
 """The lab's controls without a browser: what each of them changes, and that the notebook with it runs."""
 
 import io
+from dataclasses import replace
+from datetime import datetime, timezone
 
 import cv2
 import nbformat
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage import data
 
 from book.executed import ROOT
-from facealign_lite import lab, zoo
+from facealign_lite import lab, metrics, zoo
 from facealign_lite.align import prepared
 from facealign_lite.data import box_of
 from facealign_lite.synthetic import SyntheticFaces
@@ -25,17 +29,15 @@ def shown():
     return lab.Lab(models=("hourglass",))
 
 
-def test_the_cover_has_its_share_and_place():
+def test_the_cover_hides_its_pixels():
     picture = np.zeros((100, 120, 3), np.uint8)
-    box = (20, 10, 100, 90)
-    for share in (0.0, 0.25, 1.0):
-        assert (lab.covered(picture, box, share) == 128).all(-1).sum() == pytest.approx(share * 6400, abs=1)
-    rows, columns = np.nonzero((lab.covered(picture, box, 0.25, (0, 1)) == 128).all(-1))
-    assert (columns.min(), columns.max() + 1, rows.min(), rows.max() + 1) == (20, 60, 50, 90)
-    assert not picture.any()
-    for share, place in ((1.5, (0, 0)), (0.1, (0, 2)), (0.1, 0.5)):
-        with pytest.raises(ValueError, match="share and place must lie in"):
-            lab.covered(picture, box, share, place)
+    assert lab.covered(picture, []) is picture
+    rows, columns = np.nonzero((lab.covered(picture, (19.5, 49.5, 59.5, 89.5)) == 128).all(-1))
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (20, 59, 50, 89) and len(rows) == 40 * 40
+    assert (lab.covered(picture, (-50, -50, 500, 500)) == 128).all() and not picture.any()
+    for cover in ((1, 2, 3), (10, 10, 5, 20), (0, 0, np.nan, 5)):
+        with pytest.raises(ValueError, match="cover must be empty or"):
+            lab.covered(picture, cover)
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -66,41 +68,106 @@ def test_a_png_has_a_row_a_view_and_a_column_a_network(face):
             lab.drawn(face.image, box, answers, views)
 
 
-def test_the_controls_move_box_cover_and_networks(shown):
-    before, picture = shown.box.copy(), shown.shown.value
-    side = (before[2:] - before[:2]).max()
-    shown.x.value = 0.1
-    assert shown.box == pytest.approx(before + [0.1 * side, 0, 0.1 * side, 0]) and shown.shown.value != picture
-    shown.x.value, shown.scale.value = 0.0, 1.2
-    assert np.ptp(shown.box[::2]) == pytest.approx(1.2 * np.ptp(before[::2]))
-    shown.scale.value, picture = 1.0, shown.shown.value
-    shown.share.value = 0.4
-    assert shown.shown.value != picture
-    shown.share.value = 0.0
-    shown.models.value = ()
+def test_box_cover_and_networks_change_the_answer(shown):
+    before, picture = list(shown.scene.box), shown.shown.value
+    shown.scene.box = [side + 9.0 for side in before]
+    moved = shown.shown.value
+    assert moved != picture
+    shown.scene.cover = [before[0], (before[1] + before[3]) / 2, *before[2:]]
+    assert shown.shown.value != moved
+    hidden = lab.covered(shown.picture, shown.scene.cover)
+    assert shown.answers()["hourglass"].score == lab.see(hidden, shown.scene.box, prepared("hourglass", "cpu")).score
+    shown.reset.click()
+    assert shown.scene.box == before and shown.scene.cover == [] and shown.shown.value == picture
+    shown.models["hourglass"].value = False
     assert shown.told.value.startswith("Choose at least one")
-    shown.models.value = ("hourglass", "acenet")
-    assert list(shown.answers()) == ["acenet", "hourglass"] or set(shown.answers()) == {"acenet", "hourglass"}
-    shown.models.value = ("hourglass",)
+    shown.models["acenet"].value = shown.models["hourglass"].value = True
+    assert set(shown.answers()) == {"acenet", "hourglass"}
+    shown.models["acenet"].value = False
+    assert shown.shown.value == picture
+    shown.scene.box = [1000.0, 1000.0, 1100.0, 1100.0]
+    assert "centre on the image" in shown.told.value
+    shown.reset.click()
 
 
-def test_a_photo_comes_by_path_or_upload_and_what_is_wrong_is_told(shown, tmp_path):
-    from skimage import data
+def test_the_error_is_that_of_the_true_landmarks(shown):
+    found = lab.see(shown.picture, shown.face_box, prepared("hourglass", "cpu"))
+    error = 100 * metrics.nme(found.landmarks, shown.true)[0]
+    assert f"hourglass {error:.1f}." in shown.told.value and f"hourglass {error:.1f}." in shown.shown.value
+    assert "acenet none" in lab._words({"acenet": replace(found, landmarks=found.landmarks[:12])}, shown.true)
+    assert lab._words({"a": found}, None) == f"Mean scores: a {found.score:.2f}."
 
+
+def test_names_are_checked_at_the_door():
+    with pytest.raises(ValueError, match="models must be of .*hourglass.*, got .*resnet"):
+        lab.Lab(models=("resnet",))
+
+
+def encoded(picture):
+    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+
+
+def upload(shown, picture):
+    shown.upload.value = ({"name": "a.png", "type": "image/png", "size": 1, "content": memoryview(picture),
+                           "last_modified": datetime.now(timezone.utc)},)
+
+
+def test_a_photo_comes_in_four_ways(shown, tmp_path):
     photo = data.astronaut()
     path = tmp_path / "astronaut.png"
-    cv2.imwrite(str(path), photo[..., ::-1])
-    shown.path.value = str(path)
-    assert shown.picture.shape == photo.shape and shown.true is None and shown.told.value == ""
-    left, top, right, bottom = shown.box
-    assert 150 < left < right < 300 and 50 < top < bottom < 250                       # her face
-    blank = io.BytesIO(cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))[1].tobytes())
-    shown._try(blank)
-    assert shown.told.value.startswith("No face: ") and shown.picture.shape == photo.shape
+    path.write_bytes(encoded(photo))
+    for bring in (shown.sample.click, lambda: setattr(shown.path, "value", str(path)),
+                  lambda: upload(shown, encoded(photo)), lambda: upload(shown, encoded(photo)),      # the same again
+                  lambda: shown.scene.set_state({"photo": memoryview(encoded(photo))})):
+        shown.rendered.click()
+        assert shown.true is not None and shown.picture.shape == (lab.SIZE, lab.SIZE, 3)
+        bring()
+        assert (shown.picture == photo).all() and shown.true is None and shown.told.value.startswith("Mean scores")
+        left, top, right, bottom = shown.scene.box
+        assert 150 < left < right < 300 and 50 < top < bottom < 250                   # her face
+        assert shown.scene.size == [512, 512] and shown.upload.value == ()
+
+
+def test_after_a_photo_another_face_is_the_one_from_before_and_then_the_next(shown):
+    shown.sample.click()
+    number = shown.number.value
+    shown.rendered.click()
+    assert shown.number.value == number and shown.true is not None
+    shown.rendered.click()
+    assert shown.number.value == number + 1
+
+
+def test_a_large_photo_is_made_small_and_stands_upright(shown):
+    note = Image.Exif()
+    note[0x112] = 6                                 # to be turned by 90 degrees with the clock
+    file = io.BytesIO()
+    tall = cv2.resize(data.astronaut(), (1400, 1600))
+    Image.fromarray(np.rot90(tall).copy()).save(file, "JPEG", exif=note)
+    upload(shown, file.getvalue())
+    assert shown.picture.shape == (640, 560, 3)
+    assert np.abs(shown.picture.astype(float) - cv2.resize(tall, (560, 640), interpolation=cv2.INTER_AREA)).mean() < 4
+
+
+def test_what_is_near_the_face_lies_on_the_picture_and_holds_the_box():
+    assert lab._near((100, 100, 140, 150), (512, 400)) == [45, 50, 195, 200]
+    assert lab._near((0, 10, 40, 60), (512, 90)) == [0, 0, 150, 90]
+    left, top, right, bottom = lab._near((470, 300, 530, 380), (512, 400))
+    assert (right, bottom) == (512, 400) and left < 470 and top < 300 and (left, top) == (272, 160)
+
+
+def test_without_a_face_the_reader_is_given_a_box(shown):
+    upload(shown, encoded(np.full((100, 200, 3), 90, np.uint8)))
+    assert shown.scene.box == [50, 25, 150, 75] and "No face was found. Drag the yellow box" in shown.told.value
+    assert shown.scene.near == [0, 0, 200, 100]
+
+
+def test_what_is_wrong_with_a_file_is_told_and_the_picture_stays(shown, tmp_path):
+    shown.sample.click()
+    upload(shown, b"no picture")
+    assert shown.told.value.startswith("This file could not be read as a picture.")
     shown.path.value = str(tmp_path / "none.png")
-    assert shown.told.value.startswith("No face: ")
-    shown.path.value = ""
-    assert shown.true is not None and shown.picture.shape == (lab.SIZE, lab.SIZE, 3)
+    assert shown.told.value.startswith("No photo: ") and "none.png" in shown.told.value
+    assert shown.picture.shape == (512, 512, 3)
 
 
 @pytest.mark.notebook

@@ -19,7 +19,7 @@ from facealign_lite import contours, geometry, heatmaps, metrics, msm, rht, scpa
 NODE = shutil.which("node") or shutil.which("node", path=Path(sys.executable).parent)
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the path: formulas are checked in the browser only")
 SCRIPTS = ("codec", "ced", "face", "overlay", "steps", "bali", "pair", "contour weakloss", "contour contourness",
-           "reference", "exemplars", "contour extraction", "boundary")
+           "reference", "exemplars", "contour extraction", "boundary", "scene")
 
 
 def run(name, expression):

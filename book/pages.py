@@ -13,6 +13,7 @@ notebook.
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 
 import nbformat
@@ -154,6 +155,25 @@ def buttons(options: dict) -> None:
         options.pop("launch_buttons", None)
 
 
+COLUMN = 79                       # letters of a line of printed output that stand beside each other at 1280 pixels
+SMALLEST = 0.77                   # of their size: 10.8 pixels
+
+
+def wrapped(html: str) -> str:
+    """A built page whose printed outputs fit the column: sentences are broken, and the letters of a table in plain
+    text, known by three spaces between words, are made smaller where that is enough."""
+    def one(found: re.Match) -> str:
+        lines = unescape(re.sub("<[^>]+>", "", found[2])).splitlines()
+        widest = max(map(len, lines), default=0)
+        if not any(re.search(r"\S {3,}\S", line) for line in lines):
+            return f'{found[1]}<pre class="said">{found[2]}'
+        if COLUMN < widest <= COLUMN / SMALLEST:
+            return f'{found[1]}<pre style="font-size: {COLUMN / widest:.3f}em">{found[2]}'
+        return found[0]
+    printed = r'(<div class="output stream[^>]*><div class="highlight">)<pre>(.*?)(?=</pre>)'
+    return re.sub(printed, one, html, flags=re.S)
+
+
 def setup(app):
     """For Sphinx: every notebook is read as its page, its pictures become figures, words become links, and every page
     is tidied when it is written."""
@@ -168,7 +188,7 @@ def setup(app):
 
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:
-            path.write_text(figures.sized(tidy(path.read_text(encoding="utf-8"))), encoding="utf-8")
+            path.write_text(figures.sized(wrapped(tidy(path.read_text(encoding="utf-8")))), encoding="utf-8")
     app.connect("config-inited", lambda app, config: buttons(config.html_theme_options))
     app.connect("source-read", read)
     app.connect("doctree-read", links.link)

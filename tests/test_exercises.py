@@ -156,3 +156,16 @@ def test_a_tidied_page_has_lost_only_what_fails():
     page = "\n".join([kept[0], lost[0], lost[1], kept[1], lost[2], lost[1], kept[2], lost[3], kept[3], ""])
     page = page.replace(kept[2], kept[2] + '<script type="text/x-thebe-config">\n{a: 1}\n</script>')
     assert pages.tidy(page).split() == "\n".join(kept).split()
+
+
+def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is_enough():
+    def printed(text):
+        return f'<div class="output stream x"><div class="highlight"><pre><span></span>{text}</pre></div></div>'
+
+    def shown(text):
+        return re.search(r"<pre.*?>", pages.wrapped(printed(text)))[0]
+    assert shown("word " * 40) == shown("a &lt; b") == '<pre class="said">'
+    assert shown("name    12.3") == "<pre>" and shown("name" + " " * 140 + "12.3") == "<pre>"
+    assert shown("name" + " " * 84 + "12.3") == f'<pre style="font-size: {pages.COLUMN / 92:.3f}em">'
+    assert pages.COLUMN / 92 > pages.SMALLEST
+    assert pages.wrapped("<pre>x</pre>" + printed("y   z")) == "<pre>x</pre>" + printed("y   z")

@@ -149,6 +149,12 @@ def tidy(html: str) -> str:
     return re.sub(rf"^.*({faulty}).*\n", "", html, flags=re.M)
 
 
+def buttons(options: dict) -> None:
+    """Take Binder and Colab out of the theme's options while nobody has said in _config.yml where the project lies."""
+    if "/OWNER/" in options.get("repository_url", ""):
+        options.pop("launch_buttons", None)
+
+
 COLUMN = 79                       # letters of a line of printed output that stand beside each other at 1280 pixels
 SMALLEST = 0.77                   # of their size: 10.8 pixels
 
@@ -183,6 +189,7 @@ def setup(app):
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:
             path.write_text(figures.sized(wrapped(tidy(path.read_text(encoding="utf-8")))), encoding="utf-8")
+    app.connect("config-inited", lambda app, config: buttons(config.html_theme_options))
     app.connect("source-read", read)
     app.connect("doctree-read", links.link)
     app.connect("doctree-resolved", figures.caption)

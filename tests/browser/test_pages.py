@@ -10,7 +10,8 @@ from facealign_lite.plots import COLUMN
 
 HTML = ROOT / "_build" / "html"
 CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glob("*.html"))]
-PAGES = [*(f"book/{page.name}" for page in sorted((HTML / "book").glob("*.html"))), *CHAPTERS]
+PROSE = [f"book/{page.name}" for page in sorted((HTML / "book").glob("*.html"))]
+PAGES = [*PROSE, *CHAPTERS]
 LOOK = """f => f.innerText + [...f.querySelectorAll("canvas")].map(c => c.toDataURL())
                 + [...f.querySelectorAll("svg")].map(s => s.innerHTML)"""
 # Elements that leave the column and cannot be pushed into it: no box between them and the column scrolls.
@@ -54,6 +55,19 @@ SLABS = """() => [...document.querySelectorAll(".bd-article *")].filter(e => {
   if (box.width < 150 || box.height < 20 || e.closest("svg, label")) return false;
   return (shade[3] ?? 1) > 0.5 && Math.max(...shade.slice(0, 3)) > 160;
 }).map(e => `${e.tagName} ${e.className} ${e.innerText.slice(0, 40)}`)"""
+# Words that are shown in letters of less than 9 pixels. Formulas set their own indices.
+SMALL = """() => [...document.querySelectorAll(".bd-article *")].filter(e => {
+  if (e.closest("mjx-container") || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) return false;
+  const box = e.getBoundingClientRect();
+  if (!box.width || !box.height) return false;
+  const { a, b, c, d } = e.getScreenCTM?.() ?? new DOMMatrix();                     // what an SVG scales and turns
+  return Math.sqrt(Math.abs(a * d - b * c)) * parseFloat(getComputedStyle(e).fontSize) < 9;
+}).map(e => e.tagName + " " + e.textContent.slice(0, 40))"""
+# What stands bright on a dark page: boxes of some size, with a light ground.
+SLABS = """() => [...document.querySelectorAll(".bd-article *")].filter(e => {
+  const box = e.getBoundingClientRect(), ground = getComputedStyle(e).backgroundColor.match(/[\\d.]+/g).map(Number);
+  return box.width > 60 && box.height > 30 && (ground[3] ?? 1) > 0.5 && Math.min(...ground.slice(0, 3)) > 180;
+}).map(e => `${e.tagName} ${e.className}`)"""
 VIEWS = "script[type='application/vnd.jupyter.widget-view+json']"
 
 pytestmark = pytest.mark.book
@@ -95,33 +109,52 @@ def test_a_page_asks_no_other_server_nothing_fails_and_nothing_leaves_its_column
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)            # once formulas and figures stand
     assert page.evaluate(LONG) == []
     assert page.evaluate(SHARE) < 0.2
-    page.set_viewport_size({"width": 390, "height": 800})                               # a phone
-    page.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=15_000)
-    page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)
+    for theme, width in (("light", 1280), ("dark", 1280), ("dark", 390), ("light", 390)):      # 390: a phone
+        page.emulate_media(color_scheme=theme)
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+        page.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width, timeout=15_000)
+        page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)
+        assert page.evaluate(SMALL) == [], (theme, width)
+        assert theme == "light" or page.evaluate(SLABS) == [], width
+    assert faults == []
+
+
+@pytest.mark.parametrize("name", PROSE)
+def test_a_page_without_figures_opens_from_the_disk(visit, homes, name):
+    """Chapters are opened from the disk below."""
+    page, asked, faults = visit(homes["file"] + name)
+    assert [url for url in asked if not url.startswith((homes["file"], "data:", "blob:"))] == [] and faults == []
+    if assets.present() and page.locator(".math").count():
+        page.locator("mjx-container svg").first.wait_for(state="attached")
 
 
 @needs_scripts
 @pytest.mark.parametrize("name", CHAPTERS)
-def test_every_figure_is_drawn_and_one_moves(visit, homes, name):
-    """From the disk, without a server or a kernel: as many figures as the notebook has, and a key that changes one."""
+def test_every_figure_is_drawn_and_moves(visit, homes, name):
+    """From the disk, without a server or a kernel: as many figures as the notebook has, and a key that changes each."""
     page, asked, faults = visit(homes["file"] + name)
-    assert [url for url in asked if not url.startswith((homes["file"], "data:", "blob:"))] == []
-    assert faults == []
     wanted = page.locator(VIEWS).count()
     assert wanted, "each chapter has something to move"
     page.wait_for_function("n => document.querySelectorAll('.fk').length === n", arg=wanted)
-    figure = page.locator(".fk").first
+    still = [number for number in range(wanted) if not moves(page.locator(".fk").nth(number))]
+    assert still == [], "no key changed these figures"
+    assert [url for url in asked if not url.startswith((homes["file"], "data:", "blob:"))] == [] and faults == []
+
+
+def moves(figure):
+    """Whether one of three keys changes what a figure shows."""
     figure.scroll_into_view_if_needed()
     slider = figure.locator("input[type=range], [role=slider]").first
     slider.wait_for()
-    page.wait_for_timeout(500)
+    figure.page.wait_for_timeout(500)
     before = figure.evaluate(LOOK)
     for key in ("ArrowRight", "ArrowLeft", "ArrowLeft"):
         slider.press(key)
-        page.wait_for_timeout(300)
+        figure.page.wait_for_timeout(300)
         if figure.evaluate(LOOK) != before:
-            return
-    raise AssertionError("no key changed the figure")
+            return True
+    return False
 
 
 @needs_scripts

@@ -73,7 +73,7 @@ def test_the_tests_exist(row):
 
 
 # claims of which an arm has fewer than three seeds so far
-UNFINISHED = {"C5b"}
+UNFINISHED = set()
 # claims whose arms are one network read in several ways, so that no seed makes a difference
 READ_ONLY = {row["id"] for row in CLAIMS if not any(one.trained for one in claims.Comparison.of(row))}
 FINISHED = [row for row in CLAIMS if row["id"] not in UNFINISHED]

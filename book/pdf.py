@@ -128,6 +128,22 @@ def write(page: Path, pdf: Path) -> None:
             display_header_footer=True, header_template="<span></span>", footer_template=FOOT,
             margin={side: "18mm" for side in ("top", "right", "bottom", "left")})
         browser.close()
+    pdf.write_bytes(named_once(pdf.read_bytes()))
+
+
+def named_once(pdf: bytes) -> bytes:
+    """Chromium's print, with every heading once in its outline: one that it pushed to the next page is there doubled.
+
+    Blanks take the place of the second half, so that every object stays where the file says that it is.
+    """
+    def one(found: re.Match) -> bytes:
+        start, name = found[1], found[2]
+        half = len(name) // 2
+        if not half or name[:half] + name[:half] != name:
+            return found[0]
+        return b"/Title (" + start + name[:half] + b")" + half * b" "
+    # a text of another alphabet begins with the two bytes that say so
+    return re.sub(rb"/Title \((\xfe\xff|)((?:[^()\\]|\\.)*)\)", one, pdf, flags=re.S)
 
 
 def main() -> int:

@@ -127,7 +127,9 @@ def drawn(picture: NDArray, box: ArrayLike, answers: dict[str, Seen], views: Seq
                     side = seen.crop.shape[0]
                     ax.imshow(seen.heat, cmap="inferno", alpha=0.7, extent=(-0.5, side - 0.5, side - 0.5, -0.5))
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=135)
+    for ax in axes.flat:
+        ax.title.set_color(plots.INK)                           # for JupyterLab in light and in dark
+    figure.savefig(png, format="png", dpi=135, transparent=True)
     return png.getvalue()
 
 
@@ -184,7 +186,7 @@ class Lab(ui.VBox):
             ui.HBox([ui.Label("shown:"), *self.views.values(), self.reset], layout=wrap),
             self.told,
             ui.HBox([self.scene, self.shown],
-                    layout=ui.Layout(flex_flow="row wrap", align_items="flex-start", overflow="visible"))])
+                    layout=ui.Layout(flex_flow="row wrap-reverse", align_items="flex-end", overflow="visible"))])
         self._waits = False                                     # while a new picture brings box and cover along
         self._render()
         self.number.observe(lambda _: self._render(), "value")
@@ -224,7 +226,7 @@ class Lab(ui.VBox):
             return
         png = drawn(covered(self.picture, self.scene.cover), self.scene.box, answers, views, self.true)
         wide, words = TILE * len(answers), html.escape(_words(answers, self.true))
-        # as wide as it is drawn: up to two networks stand beside the scene, more go below it
+        # as wide as it is drawn: up to two networks stand beside the scene, more above it
         self.shown.layout.flex = f"0 1 {wide}px"
         self.shown.value = (f'<img alt="{words}" src="data:image/png;base64,{base64.b64encode(png).decode()}" '
                             f'style="width: {wide}px; max-width: 100%; height: auto">')
@@ -306,7 +308,7 @@ def _words(answers: dict[str, Seen], true: NDArray | None) -> str:
         return "Mean scores: " + ", ".join(f"{name} {seen.score:.2f}" for name, seen in answers.items()) + "."
     return "Mean errors, in per cent of the distance between the outer eye corners: " + ", ".join(
         f"{name} {100 * metrics.nme(seen.landmarks, true)[0]:.1f}" if len(seen.landmarks) == len(true) else
-        f"{name} none, it gives no 68 points" for name, seen in answers.items()) + "."
+        f"{name} none (it gives lines)" for name, seen in answers.items()) + "."
 
 
 __all__ = ["Lab", "Scene", "Seen", "covered", "drawn", "see"]

@@ -62,6 +62,8 @@ def test_a_png_has_a_row_a_view_and_a_column_a_network(face):
     for columns, views in ((1, ("answer",)), (2, ("answer",)), (1, ("answer", "heat"))):
         png = lab.drawn(face.image, box, dict(zip("ab", columns * [seen])), views, face.landmarks)
         sizes[columns, len(views)] = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    ground = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)[..., 3]
+    assert (ground[0] == 0).all() and (ground == 255).mean() > 0.5                # clear around the pictures
     assert sizes[2, 1][1] == 2 * sizes[1, 1][1] and sizes[1, 2][0] == 2 * sizes[1, 1][0]
     for answers, views in (({}, ("answer",)), ({"a": seen}, ()), ({"a": seen}, ("map",))):
         with pytest.raises(ValueError, match="answers and views must not be empty"):

@@ -105,7 +105,7 @@ def test_a_toy_book_has_buttons_that_lead_to_its_notebook(owner, tmp_path):
     (tmp_path / "notebooks").mkdir()
     cells = [nbformat.v4.new_markdown_cell("# Title"), first(NOTEBOOKS[0])]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "x.ipynb")
-    done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", tmp_path, "-q"], check=False,
+    done = subprocess.run([Path(sys.executable).with_name("jupyter-book"), "build", tmp_path, "-q", "-W"], check=False,
                           capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "_build" / "html" / "notebooks" / "x.html").read_text()

@@ -42,6 +42,15 @@ def test_the_order_is_that_of_the_contents():
     assert [n for n in names if n.startswith("notebooks/")] == sorted(n for n in names if n.startswith("notebooks/"))
 
 
+def test_a_heading_is_once_in_the_outline_and_nothing_is_moved():
+    before = (b"<< /Title (One\\(1\\)One\\(1\\)) /Dest 3 >> /Title (Bye bye) /Title () /Title (aa"
+              b") /Title (\xfe\xff\x00A\x03\xb1\x00A\x03\xb1) >>")
+    after = pdf.named_once(before)
+    assert len(after) == len(before) and after.index(b"/Dest") == before.index(b"/Dest")
+    assert re.findall(rb"/Title \(((?:\\.|[^()\\])*)\)", after) == [b"One\\(1\\)", b"Bye bye", b"", b"a",
+                                                                   b"\xfe\xff\x00A\x03\xb1"]
+
+
 FORMULAS = pdf.HTML / "_static" / "lib" / "mathjax-tex-svg.js"       # where npm fetched it
 LONG = "An unbroken line of words that is by far too long for the width of a sheet of paper. " * 3
 TOY = {

@@ -9,8 +9,8 @@ const REFUSALS = {
   NotReadableError: "The camera is there but does not answer: another program may be using it. ",
 };
 
-// The lower half of the box: chin and mouth.
-const lower = ([l, t, r, b]) => [l, (t + b) / 2, r, b];
+// Where a cover begins: over the mouth, off the box's own corners.
+const mouth = ([l, t, r, b]) => [l + (r - l) / 6, t + 0.6 * (b - t), r - (r - l) / 6, b - (b - t) / 12];
 
 // Share of the box that the cover hides.
 function share([l, t, r, b], cover) {
@@ -79,7 +79,7 @@ function render({ model, el }) {
   });
   const covers = toggle(fig, {
     label: "cover a part", value: state.cover.length > 0,
-    onChange: (on) => { state.cover = on ? lower(state.box) : []; send("cover"); },
+    onChange: (on) => { state.cover = on ? mouth(state.box) : []; send("cover"); },
   });
   toggle(fig, { label: "whole picture", value: false, onChange: (on) => { state.whole = on; } });
 

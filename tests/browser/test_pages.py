@@ -106,7 +106,7 @@ def test_a_page_asks_no_other_server_nothing_fails_and_nothing_leaves_its_column
     assert len(asked) > 5 and leaving == [] and faults == []
     if page.locator(".math").count():
         page.locator("mjx-container svg").first.wait_for(state="attached")
-        assert page.locator("[data-mml-node=merror], [data-mjx-error]").all_inner_texts() == []        # a formula that fails
+        assert page.locator("[data-mml-node=merror], [data-mjx-error]").count() == 0     # formulas that fail
     page.wait_for_function(f"({OUTSIDE})().length === 0", timeout=15_000)            # once formulas and figures stand
     assert page.evaluate(LONG) == []
     assert page.evaluate(SHARE) < 0.2

@@ -173,6 +173,20 @@ def line(found: Found) -> str:
             f" ({sample}{needed})")
 
 
+def listed(names: Sequence[str], folder: Path | None = None) -> str:
+    """Verdicts on the rows named and what they rest on, as Markdown for a page.
+
+    Raises:
+        KeyError: for a name that no row has.
+    """
+    rows, parts = {row["id"]: row for row in read()}, []
+    for name in names:
+        word, largest = says(rows[name], folder)
+        parts.append(f"**{name}, {word}**: {rows[name]['claim']}\n")
+        parts += [f"- {line(found)}" for found in judge(rows[name], largest or BUDGETS[0], folder)] + [""]
+    return "\n".join(parts)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the verdicts on the rows named, or on all."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)

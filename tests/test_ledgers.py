@@ -196,6 +196,15 @@ def test_the_command_prints_verdicts(capsys):
     assert claims.main(["C99"]) == 2 and "C99" in capsys.readouterr().err
 
 
+def test_verdicts_are_listed_for_a_page():
+    row = next(row for row in CLAIMS if row["id"] == "C8")
+    lines = claims.listed(["C8"]).splitlines()
+    assert lines[0] == f"**C8, {claims.says(row)[0]}**: {row['claim']}"
+    assert lines[2:] == [f"- {claims.line(found)}" for found in claims.judge(row)]
+    with pytest.raises(KeyError):
+        claims.listed(["C99"])
+
+
 def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch):
     monkeypatch.setattr(ledgers, "RESULTS", tmp_path)
     facts = {"what": "w", "data": "d", "seeds": [0], "budget": {}, "commit": "c", "device": "cpu", "seconds": 1.0}

@@ -45,7 +45,7 @@ SHARE = """() => {
 # that holds them are.
 FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
   const figure = e.closest("figure.numbered"), said = figure?.querySelector("figcaption");
-  return {alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
+  return {over: figure ? figure.scrollWidth - figure.clientWidth : 0, alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
           shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
           filter: getComputedStyle(e).filter};
 })"""
@@ -185,6 +185,7 @@ def test_every_picture_is_a_numbered_figure_whose_labels_can_be_read(visit, home
             assert one["id"] == f"figure-{chapter}-{number}"
             assert one["said"].startswith(f"Figure {chapter}.{number}. {figures.sentence(one['alt'])}")
             assert one["shown"] + 1 >= min(figures.LEAST * one["natural"], COLUMN), one
+            assert width < 1280 or one["over"] <= 1, one                  # whole, without a scroll bar
             # no white slab in the dark
             assert one["ground"] == "rgba(0, 0, 0, 0)" and one["filter"] == "none"
 

@@ -45,7 +45,8 @@ SHARE = """() => {
 # that holds them are.
 FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
   const figure = e.closest("figure.numbered"), said = figure?.querySelector("figcaption");
-  return {over: figure ? figure.scrollWidth - figure.clientWidth : 0, alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
+  return {over: figure ? figure.scrollWidth - figure.clientWidth : 0,
+          alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
           shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
           filter: getComputedStyle(e).filter};
 })"""

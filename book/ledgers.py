@@ -28,6 +28,32 @@ PAPERS = {
     "rht": ("RHT", "rht"),
     "msm": ("MSM", "msm"),
 }
+# what a reader must know to read the claims of a paper
+WORDS = {
+    "acenet": "The *weak loss* is ACE-Net's loss for faces of which only the landmarks are known: it fixes the lines "
+        "at the landmarks and leaves them free in between. On *synthetic* faces the whole contours are known. The "
+        "rival with *lines as labels* is trained to predict the straight lines through the landmarks instead. "
+        "*GT* is no network: it draws lines through the true landmarks. Errors are NME of anchors and contours "
+        "(chapter 05).",
+    "tab": "TAB first predicts *boundaries*, lines along the parts of the face, and then the landmarks from them. "
+        "The *stem* is the first few layers of the network. *Fusion* brings features of the boundary part into "
+        "the landmark part (BALT); onefold, twofold and threefold say how many levels of them enter at each "
+        "level. *Intermediate supervision* is a loss on each hourglass and not only on the last.",
+    "scpan": "*SHN* is the plain stacked hourglass; each of its hourglasses is a *stage*. A *BALI field* has *arrows*, "
+        "vectors from the pixels around a landmark towards it, and each pixel *votes* for the place to which its "
+        "arrow points. *SCPA* gives a stage an *attention* mask and *calibration*, a loss that asks that the "
+        "predictions for a picture and for a changed copy of it agree. Picture and copy are a *pair*; this loss "
+        "needs no labels. A *soft-argmax* is the mean place under a heatmap.",
+    "rht": "RHT borrows from a *reference*, the picture of another face with its known landmarks. The *soft* "
+        "transformation (STM) matches the places of the two faces one by one; the *hard* one (HTM) moves the "
+        "whole reference by one affine map. *Fusion* at several scales joins what is borrowed with the network's "
+        "own features. *Trans-R* is the network without any reference, with a ResNet in front; *RHT-R* has all "
+        "parts.",
+    "msm": "A *spatial transformer* is a generator that straightens the crop; in a *GAN* a second network, the "
+        "*adversary*, judges whether the crop looks straight. *Shape reconstruction* replaces predicted landmarks "
+        "by a shape that is put together from *exemplars*, the typical shapes in a dictionary. It relies on the "
+        "landmarks whose *score*, taken from the heat around the peak, is above a threshold.",
+}
 STATUSES = ("literal", "corrected", "chosen", "open")
 
 
@@ -101,7 +127,7 @@ def claims_page() -> str:
         table = [[anchored(r["id"]), r["claim"], r["figures"],
                   _paragraphs(_head(*judged[r["id"]]), *compared(r), r["note"], *measured(r))]
                  for r in rows if r["paper"] == paper]
-        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
+        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`. {WORDS[paper]}", "",
                   *_table(["claim", "what the paper says", "its figures", "verdict and ours"], "8 22 17 53", table)]
     return "\n".join(lines)
 
@@ -142,7 +168,7 @@ def outcome_page() -> str:
         table = [[linked(r["id"]), r["claim"],
                   _head(judged[r["id"]][0], judged[r["id"]][1] if budgets - {"lite"} else "")] for r in own]
         found = [(r, one) for r in own if judged[r["id"]][1] for one in once(claims.judge(r, judged[r["id"]][1]))]
-        lines += [f"## {name}", "",
+        lines += [f"## {name}", "", WORDS[paper], "",
                   *_table(["claim", "what the paper says", "what came out"], "10 65 25", table, "narrow"),
                   "```{raw} html", gains(found, name), "```", ""]
     return "\n".join(lines)

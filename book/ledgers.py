@@ -52,7 +52,7 @@ WORDS = {
     "msm": "A *spatial transformer* is a generator that straightens the crop; in a *GAN* a second network, the "
         "*adversary*, judges whether the crop looks straight. *Shape reconstruction* replaces predicted landmarks "
         "by a shape that is put together from *exemplars*, the typical shapes in a dictionary. It relies on the "
-        "landmarks whose *score*, taken from the heat around the peak, is above a threshold.",
+        "landmarks whose *score*, the mean heat around the peak, is above a threshold.",
 }
 STATUSES = ("literal", "corrected", "chosen", "open")
 
@@ -107,8 +107,8 @@ def claims_page() -> str:
         " Names in the note are those of the variants, and the last lines of a row give the mean ± standard"
         " deviation of each over its seeds.", "",
         "**The verdict.** A comparison *holds* if the whole interval is above zero. It *does not hold* if the whole"
-        " interval is below half of the paper's gain: then a gain such as the paper's is refuted. Otherwise it"
-        " *cannot be told*, and the line says how many seeds would find the paper's gain in four of five"
+        " interval is below half of the paper's gain: then a gain such as the paper's is refuted. (Where the paper"
+        " gives no figure, the whole interval must be below zero.) Otherwise it *cannot be told*, and the line says how many seeds would find the paper's gain in four of five"
         " experiments. Where the paper says that two variants are level, the line says which loss still counts as"
         " level, and the interval must be above minus this loss instead of above zero. A claim of several"
         " comparisons holds if all of them hold. It does not hold if one of them does not hold at a stricter level;"

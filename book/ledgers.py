@@ -106,22 +106,23 @@ def claims_page() -> str:
         " no errors of single faces were kept), and the paper's gain. The note says what the figures alone do not."
         " Names in the note are those of the variants, and the last lines of a row give the mean ± standard"
         " deviation of each over its seeds.", "",
-        "**The verdict.** A comparison *holds* if the whole interval is above zero. It *does not hold* if the whole"
-        " interval is below half of the paper's gain: then a gain such as the paper's is refuted. (Where the paper"
-        " gives no figure, the whole interval must be below zero.) Otherwise it *cannot be told*, and the line says how many seeds would find the paper's gain in four of five"
-        " experiments. Where the paper says that two variants are level, the line says which loss still counts as"
-        " level, and the interval must be above minus this loss instead of above zero. A claim of several"
-        " comparisons holds if all of them hold. It does not hold if one of them does not hold at a stricter level;"
-        " the stricter level is needed because among many comparisons one fails by chance. Trainings with one seed"
-        " only never decide. (Where both sides use the same trained weights and differ only in how they are read,"
-        " seeds do not matter, and the interval is over faces.)", "",
+        "**The verdict.** A comparison *holds* if the whole interval is above zero. It *does not hold* if the"
+        " whole interval is below half of the paper's gain: then a gain such as the paper's is refuted. (Where the"
+        " paper gives no figure, the whole interval must be below zero.) Otherwise it *cannot be told*, and the"
+        " line says how many seeds would find the paper's gain in four of five experiments. Where the paper says"
+        " that two variants are level, the line says which loss still counts as level, and the interval must be"
+        " above minus this loss instead of above zero. A claim of several comparisons holds if all of them hold. It"
+        " does not hold if one of them does not hold at a stricter level; the stricter level is needed because"
+        " among many comparisons one fails by chance. Trainings with one seed only never decide. (Where both sides"
+        " use the same trained weights and differ only in how they are read, seeds do not matter, and the interval"
+        " is over faces.)", "",
         "**The budget.** *lite* is minutes on two CPU cores for each training, *gpu* at least ten times as many"
         " steps on a graphics card. The verdict is that of the largest budget that has been run. These are small"
         " networks and short trainings on rendered faces, so *does not hold* means: not here, with this budget.", "",
         f"Of {len(rows)} claims {count['holds']} hold, {count['does not hold']} do not, {count['cannot be told']}"
         f" cannot be told, {count['open']} have not been tested yet. They rest on {len(used)} records;"
-        f" {len(changed)} of them are older than the rule that their code must be as committed, and of a tree that had"
-        " changed.", "",
+        f" {len(changed)} of them were made before we required that a record is made by committed code: their code"
+        " was not exactly that of the commit that they name.", "",
     ]
     for paper, (name, key) in PAPERS.items():
         table = [[anchored(r["id"]), r["claim"], r["figures"],

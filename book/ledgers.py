@@ -28,6 +28,32 @@ PAPERS = {
     "rht": ("RHT", "rht"),
     "msm": ("MSM", "msm"),
 }
+# what a reader must know to read the claims of a paper
+WORDS = {
+    "acenet": "The *weak loss* is ACE-Net's loss for faces of which only the landmarks are known: it fixes the lines "
+        "at the landmarks and leaves them free in between. On *synthetic* faces the whole contours are known. The "
+        "rival with *lines as labels* is trained to predict the straight lines through the landmarks instead. "
+        "*GT* is no network: it draws lines through the true landmarks. Errors are NME of anchors and contours "
+        "(chapter 05).",
+    "tab": "TAB first predicts *boundaries*, lines along the parts of the face, and then the landmarks from them. "
+        "The *stem* is the first few layers of the network. *Fusion* brings features of the boundary part into "
+        "the landmark part (BALT); onefold, twofold and threefold say how many levels of them enter at each "
+        "level. *Intermediate supervision* is a loss on each hourglass and not only on the last.",
+    "scpan": "*SHN* is the plain stacked hourglass; each of its hourglasses is a *stage*. A *BALI field* has *arrows*, "
+        "vectors from the pixels around a landmark towards it, and each pixel *votes* for the place to which its "
+        "arrow points. *SCPA* gives a stage an *attention* mask and *calibration*, a loss that asks that the "
+        "predictions for a picture and for a changed copy of it agree. Picture and copy are a *pair*; this loss "
+        "needs no labels. A *soft-argmax* is the mean place under a heatmap.",
+    "rht": "RHT borrows from a *reference*, the picture of another face with its known landmarks. The *soft* "
+        "transformation (STM) matches the places of the two faces one by one; the *hard* one (HTM) moves the "
+        "whole reference by one affine map. *Fusion* at several scales joins what is borrowed with the network's "
+        "own features. *Trans-R* is the network without any reference, with a ResNet in front; *RHT-R* has all "
+        "parts.",
+    "msm": "A *spatial transformer* is a generator that straightens the crop; in a *GAN* a second network, the "
+        "*adversary*, judges whether the crop looks straight. *Shape reconstruction* replaces predicted landmarks "
+        "by a shape that is put together from *exemplars*, the typical shapes in a dictionary. It relies on the "
+        "landmarks whose *score*, the mean heat around the peak, is above a threshold.",
+}
 STATUSES = ("literal", "corrected", "chosen", "open")
 
 
@@ -68,31 +94,41 @@ def claims_page() -> str:
     changed = [name for name in used if records.read_record(name, RESULTS)["commit"].endswith("+")]
     lines = [
         "# The claims ledger", "",
-        "What the five papers say their parts do, with their own figures (errors in per cent unless said), and what our"
-        " records say of it: all arms of a claim on the same data with the same budget. The verdicts are computed when"
-        " this page is built, by one rule (`experiments/verdict.py`).", "",
-        "**Compared** are errors of the same faces by trainings with the same seeds. Told is the gain, by how many per"
-        " cent of the second the first errs less, with its 95 % interval over seeds and faces (by seed only, where no"
-        " errors of single faces were kept), and the paper's gain. A comparison *holds* if the whole interval is above"
-        " zero. It"
-        " *does not hold* if the whole interval is below half of the paper's gain: then a gain such as the paper's is"
-        " refuted. Otherwise it *cannot be told*, and the number of seeds is said that would find the paper's gain in"
-        " four of five experiments. Where the paper says that two are level, a loss of so many per cent counts as level"
-        " and takes the place of zero. A claim of several comparisons holds if all do, and does not hold if one does"
-        " not, at a stricter level, for of many one fails by chance. One seed never decides.", "",
-        "The budget *lite* is minutes on two CPU cores, *gpu* ten times the steps and more on one card; the verdict is"
-        " that of the largest that has been run. These are small networks and short trainings on rendered faces: *does"
-        " not hold* means here, at this budget.", "",
+        "What the five papers say about the parts of their methods, with the papers' own figures, and what our own"
+        " trainings say about it. Figures are errors in per cent unless another unit is given. All networks of one"
+        " row have the same data and the same budget. The verdicts are computed when this page is built, by one rule"
+        " (`experiments/verdict.py`).", "",
+        "**How to read a row.** A comparison names two *variants* of a network by their records, as `acenet-ace`"
+        " for the files `results/acenet-ace-0.json`, `-1` and `-2`: one file for each training, numbered by its"
+        " seed. Most networks were trained with three seeds. Both variants are tested on the same faces. The line"
+        " gives the mean error of the first and of the second, and then the *gain*: by how many per cent the error"
+        " of the first is smaller. Behind it stand its 95 % interval, over seeds and faces (over seeds only, where"
+        " no errors of single faces were kept), and the paper's gain. The note says what the figures alone do not."
+        " Names in the note are those of the variants, and the last lines of a row give the mean ± standard"
+        " deviation of each over its seeds.", "",
+        "**The verdict.** A comparison *holds* if the whole interval is above zero. It *does not hold* if the"
+        " whole interval is below half of the paper's gain: then a gain such as the paper's is refuted. (Where the"
+        " paper gives no figure, the whole interval must be below zero.) Otherwise it *cannot be told*, and the"
+        " line says how many seeds would find the paper's gain in four of five experiments. Where the paper says"
+        " that two variants are level, the line says which loss still counts as level, and the interval must be"
+        " above minus this loss instead of above zero. A claim of several comparisons holds if all of them hold. It"
+        " does not hold if one of them does not hold at a stricter level; the stricter level is needed because"
+        " among many comparisons one fails by chance. Trainings with one seed only never decide. (Where both sides"
+        " use the same trained weights and differ only in how they are read, seeds do not matter, and the interval"
+        " is over faces.)", "",
+        "**The budget.** *lite* is minutes on two CPU cores for each training, *gpu* at least ten times as many"
+        " steps on a graphics card. The verdict is that of the largest budget that has been run. These are small"
+        " networks and short trainings on rendered faces, so *does not hold* means: not here, with this budget.", "",
         f"Of {len(rows)} claims {count['holds']} hold, {count['does not hold']} do not, {count['cannot be told']}"
         f" cannot be told, {count['open']} have not been tested yet. They rest on {len(used)} records;"
-        f" {len(changed)} of them are older than the rule that their code must be as committed, and of a tree that had"
-        " changed.", "",
+        f" {len(changed)} of them were made before we required that a record is made by committed code: their code"
+        " was not exactly that of the commit that they name.", "",
     ]
     for paper, (name, key) in PAPERS.items():
         table = [[anchored(r["id"]), r["claim"], r["figures"],
                   _paragraphs(_head(*judged[r["id"]]), *compared(r), r["note"], *measured(r))]
                  for r in rows if r["paper"] == paper]
-        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`.", "",
+        lines += [f"## {name}", "", f"Paper: {{cite:t}}`{key}`. {WORDS[paper]}", "",
                   *_table(["claim", "what the paper says", "its figures", "verdict and ours"], "8 22 17 53", table)]
     return "\n".join(lines)
 
@@ -106,23 +142,26 @@ def outcome_page() -> str:
     budgets = {budget for _, budget in judged.values() if budget}
     lines = [
         "# What came out", "",
-        "Each of the five papers says that its parts make a network better. We trained small networks with and without"
-        " each part, on the same rendered faces with the same seeds, and compared their errors face by face. Here is"
-        " what came out, one row a claim; the {doc}`claims ledger <ledger_claims>` has the details and the rule.", "",
+        "Each of the five papers says that the parts of its method make a network better. We trained small networks"
+        " with and without each part, on the same rendered faces and with the same seeds, and compared their errors"
+        " face by face. This page shows the results, one row for each claim. The {doc}`claims ledger"
+        " <ledger_claims>` has the figures, a note on each claim, and the rule for the verdicts.", "",
         f"Of {len(papers)} claims of the papers {_counted(papers)}. Beside them stand {len(controls)} controls of"
         f" ours, which no paper claims (with a letter behind the number, as C10a): {_counted(controls)}."
         f"{'' if budgets - {'lite'} else ' All were run at the budget *lite*, minutes on two processor cores.'}", "",
-        "- **holds**: what the claim says is so here: the error is smaller, or no larger where the paper says that two"
-        " are level; and chance does not explain it.",
-        "- **does not hold**: a gain like the paper's, even half of it, is ruled out here. The networks are small and"
-        " the trainings short; with the paper's own data and size it may be otherwise.",
-        "- **cannot be told**: both are still possible; more trainings, or longer ones, would be needed.",
+        "- **holds**: here the claim is right, and chance does not explain it. The error is smaller; or it is no"
+        " larger, where the paper says that two variants are level.",
+        "- **does not hold**: here a gain like the paper's, or even half of it, can be ruled out. Our networks are"
+        " small and our trainings short, so the result with the paper's own data and size may be different.",
+        "- **cannot be told**: our measurements agree both with a gain like the paper's and with no gain. More or"
+        " longer trainings would be needed.",
         "- **open**: not tested yet.", "",
-        "The pictures show by how many per cent the error is smaller with the part than without it: the dot is our"
-        " measurement, the line its 95 % interval, the diamond the gain that the paper reports; an arrow points at what"
-        " lies beyond the picture. Right of zero the part helps; where two are said to be level, the dot should lie"
-        " near zero. A row names the two trainings that are compared, or one training read in two ways; its figures are"
-        " in the claims ledger, and under the mouse.",
+        "The pictures show by how many per cent the error is smaller with the part than without it. The dot is our"
+        " measurement, the line its 95 % interval, and the diamond the gain that the paper reports. An arrow stands"
+        " for a dot that lies outside the picture. To the right of zero the part makes the error smaller. If two"
+        " variants are said to be level, the dot should be close to zero. The label of a row names the two variants"
+        " that are compared, as \"first / second\", or one network that is read in two ways. The names are explained"
+        " in the claims ledger. If you move the mouse over a row, you see its figures.",
         "",
     ]
     for paper, (name, _) in PAPERS.items():
@@ -130,7 +169,7 @@ def outcome_page() -> str:
         table = [[linked(r["id"]), r["claim"],
                   _head(judged[r["id"]][0], judged[r["id"]][1] if budgets - {"lite"} else "")] for r in own]
         found = [(r, one) for r in own if judged[r["id"]][1] for one in once(claims.judge(r, judged[r["id"]][1]))]
-        lines += [f"## {name}", "",
+        lines += [f"## {name}", "", WORDS[paper], "",
                   *_table(["claim", "what the paper says", "what came out"], "10 65 25", table, "narrow"),
                   "```{raw} html", gains(found, name), "```", ""]
     return "\n".join(lines)

@@ -219,7 +219,8 @@ torchrun --nproc-per-node=4 my_training.py
 
 Each process that calls `training.fit` takes its share of every batch, and the gradients are averaged over all
 processes. A test checks that two processes on the CPU give the same numbers as one. Nothing has been measured on
-several cards."""
+several cards.
+"""
 
 
 def tables_page() -> str:

@@ -180,11 +180,12 @@ def errata_page() -> str:
     rows = [row for row in read("equations") if row["status"] == "corrected"]
     lines = [
         "# Errata of the five papers", "",
-        f"In {len(rows)} equations, tables and algorithms of the five papers, what is printed is wrong, contradicts"
-        " another place of the paper, or leaves out what one needs to compute it. A row says what the formula is for,"
-        " what is the matter with the print and what is computed instead; the test named beneath shows it by numbers"
-        " (`pytest -k` and its name runs it). If you implement one of these papers, look here first. We may be wrong,"
-        " too: whoever finds a reading under which the print is right is asked to tell us.", "",
+        f"In {len(rows)} equations, tables and algorithms of the five papers, the printed text is wrong,"
+        " contradicts another place of the paper, or leaves out what one needs to compute it. Each row says what the"
+        " formula is for, what is wrong with it as printed, and what our library computes instead. The tests named"
+        " below show it with numbers (`pytest -k` and the name of the test runs it). If you implement one of these"
+        " papers, look here first. We may be wrong, too: if you find a reading under which the printed formula is"
+        " right, please tell us.", "",
     ]
     for paper, (name, key) in PAPERS.items():
         table = [[linked(r["id"]), _paragraphs(r["says"], r["note"], *[f"`{t.split('::')[-1]}`" for t in r["tests"]])]
@@ -198,35 +199,37 @@ def errata_page() -> str:
 TABLES = """\
 # From this book to the papers' tables
 
-The networks of this book are small and learn from rendered faces in minutes. Their errors cannot be compared with the
-papers': where a table of this book shows both, compare differences between its rows only. With the data sets and a
-graphics card you can go further; this page says how, and what of it has been measured.
+The networks of this book are small and are trained on rendered faces within minutes. Their errors cannot be compared
+with those of the papers: where a table of this book shows both, compare only the differences between its rows. With
+the data sets and a graphics card you can come nearer to the papers' experiments. This page says how, and what of it
+has been measured.
 
 ## The data sets
 
-The papers test on photos that are free for research but may not be passed on. Whoever has them puts them under one
-folder, each in its own place:
+The papers test on photos that are free for research but may not be passed on. If you have them, put them into one
+folder, each set into its own subfolder:
 
 {sets}
-A table of what was found, how many faces, and what is missing:
+This prints a table of the sets that were found, their numbers of faces, and what is missing:
 
 ```python
 from facealign_lite.data import inventory, inventory_table
 print(inventory_table(inventory("my_data_sets")))
 ```
 
-Which landmarks a set has is in {{doc}}`chapter 0 <../notebooks/00_what_is_face_alignment>`, and what its errors are
-divided by in {{doc}}`chapter 1 <../notebooks/01_heatmaps_and_metrics>`.
+Which landmarks each set has is said in {{doc}}`chapter 0 <../notebooks/00_what_is_face_alignment>`, and by what its
+errors are divided in {{doc}}`chapter 1 <../notebooks/01_heatmaps_and_metrics>`.
 
-## One command a paper
+## One command for each paper
 
 ```console
 make reproduce PAPER=acenet DATA=my_data_sets
 ```
 
-It trains the arms of the paper's comparisons on the photos and measures them as the paper does. The folders that it
-wants are named at the head of `experiments/acenet_photos.py` and its like. Stopped and started again, it goes on where
-it was. Weights that were trained on these photos stay with you.
+This trains the networks that the paper compares on the photos and measures their errors as the paper does. The top of
+`experiments/acenet_photos.py`, and of the same file for each paper, names the folders that it needs. If it is stopped
+and started again, it goes on where it was. The photos' licences may not allow you to pass on weights that were trained
+on them.
 
 ## On one graphics card
 
@@ -237,14 +240,15 @@ and
 make claims PAPER=scpan OPTIONS="--budget gpu --together 8 --seconds 3000"
 ```
 
-runs the comparisons behind the claims with larger maps and many more steps, eight trainings in turn on one card, and
-stops when the seconds are over. The table says how many faces a second go through a training step, from faces kept
-ready in memory to updated weights, on an {device}. *Captured* means that the whole step is recorded once as a CUDA
-graph and then replayed, which `fit` does by itself.
+repeats the comparisons behind the claims with larger maps and many more steps. Eight trainings take turns on one card,
+and all stop after the given number of seconds. The table shows how many faces per second a training uses on an
+{device}. The faces lie in memory, and the time of a step ends when the weights are updated. *Captured* means that the
+whole step is recorded once as a CUDA graph and then replayed; `fit` does this without being told. *Plain* means
+without it.
 
 {speeds}
-Small networks leave a large card idle, so several trainings are run in turn ({most}: {best:,.0f} faces a second in
-all).
+One small network cannot use a large card fully, so several trainings are run in turn ({most}: {best:,.0f} faces per
+second in all).
 
 ## On several cards
 
@@ -252,8 +256,9 @@ all).
 torchrun --nproc-per-node=4 my_training.py
 ```
 
-Each process that calls `training.fit` takes its share of every batch, and gradients are averaged over all. A test
-holds two processes on the CPU to the numbers of one. On several cards nothing has been measured.
+Each process that calls `training.fit` takes its share of every batch, and the gradients are averaged over all
+processes. A test checks that two processes on the CPU give the same numbers as one. Nothing has been measured on
+several cards.
 """
 
 
@@ -266,8 +271,8 @@ def tables_page() -> str:
     most, best = max(together.items(), key=lambda one: one[1])
     sets = [[name, f"`{folder}`", f"`{wanted}`"] for name, (folder, wanted, _) in SETS.items()]
     return TABLES.format(sets="\n".join(_table(["set", "folder", "what lies in it"], "25 15 60", sets, "narrow")),
-                         speeds="\n".join(_table(["network", "batch", "plain, faces a second",
-                                                  "captured, faces a second"], "40 20 20 20", rows, "narrow")),
+                         speeds="\n".join(_table(["network", "batch", "plain, faces per second",
+                                                  "captured, faces per second"], "40 20 20 20", rows, "narrow")),
                          device=speed["device"].partition(",")[0], most=most, best=best)
 
 

@@ -167,8 +167,8 @@ def line(found: Found) -> str:
     needed = ""
     if result.says == OPEN and result.seeds > 1:
         enough = (result.seeds_needed or 0) <= result.seeds                     # chance, then, and not too few
-        needed = ("; more seeds without more faces would not do" if result.seeds_needed is None else
-                  "; in most experiments as many would do" if enough else f"; {result.seeds_needed} seeds needed")
+        needed = ("; more seeds alone would not be enough" if result.seeds_needed is None else
+                  f"; {result.seeds} seeds are usually enough" if enough else f"; {result.seeds_needed} seeds needed")
     return (f"{one.better} against {one.worse}: {100 * found.better:.2f}, {100 * found.worse:.2f}; gain "
             f"{share(result.difference)} % [{share(result.low)}, {share(result.high)}]{wanted}: {result.says}"
             f" ({sample}{needed})")

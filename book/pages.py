@@ -145,6 +145,7 @@ def tidy(html: str) -> str:
     """A built page without what fails in it: Thebe, which Jupyter Book always loads, declares its names twice and would
     ask another server; fonts that are fetched before a style asks for them, which a browser forbids over file://."""
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", html, flags=re.S)
+    html = re.sub(r'(<p class="admonition-title">Exercise) \(([\d.]+) (.*)\)</p>', r"\1 \2. \3</p>", html)
     faulty = r'const THEBE_JS_URL|sphinx-thebe\.(js|css)|rel="preload" as="font"'
     return re.sub(rf"^.*({faulty}).*\n", "", html, flags=re.M)
 
@@ -177,7 +178,8 @@ def wrapped(html: str) -> str:
 def setup(app):
     """For Sphinx: every notebook is read as its page, its pictures become figures, words become links, and every page
     is tidied when it is written."""
-    from . import figures, links, search_text  # how a page is shown: the runs of the notebooks do not depend on it
+    # how a page is shown: the runs of the notebooks do not depend on it
+    from . import figures, links, search_text, spaces
 
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
@@ -188,7 +190,8 @@ def setup(app):
 
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:
-            path.write_text(figures.sized(wrapped(tidy(path.read_text(encoding="utf-8")))), encoding="utf-8")
+            html = figures.sized(wrapped(tidy(path.read_text(encoding="utf-8"))))
+            path.write_text(spaces.unbroken(html), encoding="utf-8")
     app.connect("config-inited", lambda app, config: buttons(config.html_theme_options))
     app.connect("source-read", read)
     app.connect("doctree-read", links.link)

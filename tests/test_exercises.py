@@ -156,6 +156,8 @@ def test_a_tidied_page_has_lost_only_what_fails():
     page = "\n".join([kept[0], lost[0], lost[1], kept[1], lost[2], lost[1], kept[2], lost[3], kept[3], ""])
     page = page.replace(kept[2], kept[2] + '<script type="text/x-thebe-config">\n{a: 1}\n</script>')
     assert pages.tidy(page).split() == "\n".join(kept).split()
+    title = '<p class="admonition-title">Exercise {}</p>'
+    assert pages.tidy(title.format("(8.1 Work (of a stem))")) == title.format("8.1. Work (of a stem)")
 
 
 def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is_enough():

@@ -16,6 +16,7 @@ from . import narrow, pages
 
 LEAST = 0.8            # of a picture's own size, below which its smallest labels have less than 9 pixels
 SCREEN = "screen and (max-width: 576px)"               # the theme's word for a phone, as in _static/book.css
+SIDES = re.compile(r"\b(left|right|middle|centre)\b", re.I)                # what is said of panels beside each other
 SIZE = re.compile(r'(<img [^>]*class="[^"]*\bshown\b[^>]*)style="width: (\d+)px;"')
 
 
@@ -39,7 +40,7 @@ def caption(app, doctree: nodes.document, docname: str) -> None:
         label = f"figure-{number}-{count}"
         said = nodes.caption("", "", nodes.inline("", f"Figure {number}.{count}.", classes=["figure-number"]),
                              nodes.Text(f" {sentence(image['alt'])}"))
-        figure = nodes.figure("", ids=[label], classes=["numbered"])
+        figure = nodes.figure("", ids=[label], classes=["numbered"] + ["sided"] * bool(SIDES.search(image["alt"])))
         image.replace_self(figure)
         figure += [image, said] if small is None else [*_either(image, small), said]
 

@@ -277,7 +277,7 @@ def gains(found: list[tuple[dict, claims.Found]], name: str) -> str:
 
     It is drawn twice, the second time for the screen of a phone, where names stand above their intervals.
     """
-    return f'<div class="gains">{_gains(found, name)}{_gains(found, name, 0, 10, 358, 38)}</div>'
+    return f'<div class="gains">{_gains(found, name)}{_gains(found, name, 0, 22, 358, 38)}</div>'
 
 
 def _gains(found: list[tuple[dict, claims.Found]], name: str, left: int = LEFT, right: int = RIGHT, width: int = WIDTH,

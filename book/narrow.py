@@ -79,14 +79,14 @@ def stacked(picture: Image.Image, least: float) -> Image.Image | None:
     if picture.width <= room or not seen.any():
         return None
     bands = runs(seen.any(1), LEADING)
-    all_of_it, inner = (0, len(bands)), [(1, len(bands)), (0, len(bands) - 1), (1, len(bands) - 1)]
-    for top, bottom in [all_of_it, *(inner if len(bands) > 2 else [])]:      # without what stands above or below all
-        first, last = bands[top][0], bands[bottom - 1][1]
-        found = panels(seen[first:last])
-        if len(found) > 1:
-            break
-    else:
+    last = len(bands)
+    # all of it, or without what stands above or below all panels and so hides where one ends: what has most panels
+    choices = [(0, last), (1, last), (0, last - 1), (1, last - 1)] if last > 2 else [(0, last)]
+    cuts = [(top, bottom, panels(seen[bands[top][0]:bands[bottom - 1][1]])) for top, bottom in choices]
+    top, bottom, found = max(cuts, key=lambda cut: len(cut[2]))          # the first of those that have as many
+    if len(found) < 2:
         return None
+    first, last = bands[top][0], bands[bottom - 1][1]
     head = _shared(found)
     rows = _rows(found, room - head)
     names = _piece(picture, (found[0].left, first, found[0].left + head, last)) if head else None

@@ -1,4 +1,4 @@
-"""Numbers that a page never breaks: 3.4 ± 0.2, [3.1, 3.6], 95 % and 64 × 64 stay on one line."""
+"""What a page never breaks: 3.4 ± 0.2, [3.1, 3.6], 95 % and 64 × 64, and a formula and the full stop behind it."""
 
 import re
 
@@ -7,11 +7,15 @@ TAG = re.compile(r"(<[^>]*>)")
 NUMBER = r"[-−+]?\d[\d.,]*[%°]?"
 TOGETHER = re.compile(rf"(?<=\d) %(?!\w)|(?<=[\d%]) (?=±)|(?<=±) (?=\d)|(?<=\d) (?=[x×] \d)|(?<=\d [x×]) (?=\d)"
                       rf"|\[{NUMBER}, {NUMBER}\]")
+STOP = re.compile(r'(?<!<span class="held">)(<span class="math\b[^>]*>[^<]*</span>[.,;:!?)]+)')
 
 
 def unbroken(html: str) -> str:
-    """A page with no-break spaces where a line must not end; code, formulas and what is in tags are left alone."""
-    out, at = [], 0
+    """A page with no-break spaces where a line must not end; code, formulas and what is in tags are left alone.
+
+    A browser may end a line behind a formula, before its full stop: both are put into one box, ``held``.
+    """
+    html, out, at = STOP.sub(r'<span class="held">\1</span>', html), [], 0
     for kept in LEFT.finditer(html):
         out += [_words(html[at:kept.start()]), kept[0]]
         at = kept.end()

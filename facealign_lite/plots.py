@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import Collection, QuadMesh
 from matplotlib.colors import same_color, to_hex, to_rgb, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
@@ -84,6 +86,7 @@ def _adjust(figure: Figure, least: float) -> None:
     for ax in figure.axes:
         _break_words(ax.title, ax.get_window_extent().width, ax.title.get_window_extent().width, 1.08)
         for axis in (ax.xaxis, ax.yaxis):
+            _plain_numbers(axis)
             side = "height" if axis is ax.yaxis else "width"
             _break_words(axis.label, getattr(ax.get_window_extent(), side),
                          getattr(axis.label.get_window_extent(), side), 1.02)
@@ -102,6 +105,24 @@ def _break_words(words: Text, room: float, needed: float, loose: float) -> None:
     text = words.get_text()
     if text and "$" not in text and "\n" not in text and needed > loose * room > 0:
         words.set_text(textwrap.fill(text, max(8, int(len(text) * room / needed))))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """"4" and "600" in the place of 4 x 10^0 and 6 x 10^2 at a logarithmic axis, if its numbers are short."""
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log" or not 1e-3 <= low < high <= 1e4:
+        return
+    if type(axis.get_major_formatter()) is LogFormatterSciNotation:
+        axis.set_major_formatter("{x:g}")
+    if type(axis.get_minor_formatter()) is LogFormatterSciNotation:
+        axis.set_minor_formatter(_Plain())
+
+
+class _Plain(LogFormatter):
+    """Numbers between the powers of ten, where matplotlib would write some, in plain digits."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _neutral(artist: Artist) -> None:

@@ -99,6 +99,9 @@ def test_a_key_below_all_panels_stays_below_them(drawn, tmp_path):
     ('<img alt="5 % of"/>', '<img alt="5 % of"/>'),
     ("<pre>5 % 2 ± 1</pre> 5 %", "<pre>5 % 2 ± 1</pre> 5_%"),
     ('<span class="math notranslate">2 x 3</span>', '<span class="math notranslate">2 x 3</span>'),
+    (r'(<span class="math">\(a &lt; 2\)</span>),',
+     r'(<span class="held"><span class="math">\(a &lt; 2\)</span>),</span>'),
+    (r'<span class="math">\(a\)</span> is', r'<span class="math">\(a\)</span> is'),
     ("<p>5 %</p><script>a = 5 % 3</script>", "<p>5_%</p><script>a = 5 % 3</script>"),
 ])
 def test_numbers_stay_on_one_line(words, kept):

@@ -161,16 +161,22 @@ SMALLEST = 0.77                   # of their size: 10.8 pixels
 
 
 def wrapped(html: str) -> str:
-    """A built page whose printed outputs fit the column: sentences are broken, and the letters of a table in plain
-    text, known by three spaces between words, are made smaller where that is enough."""
+    """A built page whose printed outputs fit the column: sentences are broken, also those among the lines of a table in
+    plain text, known by three spaces between words, whose letters are made smaller where that is enough."""
     def one(found: re.Match) -> str:
-        lines = unescape(re.sub("<[^>]+>", "", found[2])).splitlines()
-        widest = max(map(len, lines), default=0)
-        if not any(re.search(r"\S {3,}\S", line) for line in lines):
+        lines = found[2].split("\n")
+        said = [unescape(re.sub("<[^>]+>", "", line)) for line in lines]
+        in_table = [bool(re.search(r"\S {3,}\S", text)) for text in said]
+        if not any(in_table):
             return f'{found[1]}<pre class="said">{found[2]}'
-        if COLUMN < widest <= COLUMN / SMALLEST:
-            return f'{found[1]}<pre style="font-size: {COLUMN / widest:.3f}em">{found[2]}'
-        return found[0]
+        widest = 0
+        for k, text in enumerate(said):
+            if in_table[k] or len(text) <= COLUMN or lines[k].count("<span") != lines[k].count("</span>"):
+                widest = max(widest, len(text))
+            else:
+                lines[k] = f'<span class="said">{lines[k]}</span>'
+        size = f' style="font-size: {COLUMN / widest:.3f}em"' if COLUMN < widest <= COLUMN / SMALLEST else ""
+        return f"{found[1]}<pre{size}>" + "\n".join(lines)
     printed = r'(<div class="output stream[^>]*><div class="highlight">)<pre>(.*?)(?=</pre>)'
     return re.sub(printed, one, html, flags=re.S)
 

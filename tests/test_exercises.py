@@ -170,4 +170,6 @@ def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is
     assert shown("name    12.3") == "<pre>" and shown("name" + " " * 140 + "12.3") == "<pre>"
     assert shown("name" + " " * 84 + "12.3") == f'<pre style="font-size: {pages.COLUMN / 92:.3f}em">'
     assert pages.COLUMN / 92 > pages.SMALLEST
+    both = printed("name    12.3\n" + "word " * 40 + "\nname     9.1")             # a sentence among a table's lines
+    assert pages.wrapped(both) == both.replace("word " * 40, f'<span class="said">{"word " * 40}</span>')
     assert pages.wrapped("<pre>x</pre>" + printed("y   z")) == "<pre>x</pre>" + printed("y   z")

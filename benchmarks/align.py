@@ -27,7 +27,8 @@ WARM = 3
 LANDMARKS_68 = 68
 # where the error on photos stands: the record, the figure, its mean
 PHOTOS = {name: (f"photos_{name}", "box x 1.0, raw") for name in ("hourglass", "tab", "scpan", "rht")} | {
-    "msm": ("photos_msm_align", "box x 1.0, raw"), "acenet": ("photos_acenet", "acenet")}
+    "msm": ("photos_msm_align", "box x 1.0, raw"), "acenet": ("photos_acenet", "acenet"),
+    "acenet_weak": ("photos_acenet_weak", "acenet_weak")}
 
 
 def ours(name: str, looks: int) -> Callable[[Sample], NDArray]:

@@ -55,7 +55,7 @@ class Alignment:
 def align(image: Any, box: ArrayLike | None = None, model: str | os.PathLike | nn.Module = "hourglass",
           device: str | torch.device = "auto", reference: tuple[Any, ArrayLike] | None = None,
           looks: int = 2) -> Alignment:
-    """Landmarks of one face, or its anchors and contours with ``model="acenet"``.
+    """Landmarks of one face, or its anchors and contours with ``model="acenet"`` or ``"acenet_weak"``.
 
     Args:
         image: path, PIL image, or array: grey, RGB or RGBA, 8 or 16 bit.

@@ -154,7 +154,7 @@ class Lab(ui.VBox):
     """A face (rendered, from a file, uploaded or from the camera), a box, a cover, and the networks that look at it.
 
     Args:
-        models: names of the zoo that are chosen at first; None for its first two.
+        models: names of the zoo that are chosen at first; None for the first two of ``zoo.MODELS``.
         face: number of the rendered face that is shown at first.
 
     Raises:
@@ -162,7 +162,7 @@ class Lab(ui.VBox):
     """
 
     def __init__(self, models: Sequence[str] | None = None, face: int = 3) -> None:
-        chosen = zoo.names()[:2] if models is None else models
+        chosen = list(zoo.MODELS)[:2] if models is None else models
         if set(chosen) - set(zoo.names()):
             raise ValueError(f"models must be of {zoo.names()}, got {list(chosen)}")
         short = ui.Layout(width="150px")

@@ -35,6 +35,8 @@ FORMAT = "facealign-lite 1"
 FOLDER = Path(__file__).parent / "assets" / "weights"
 MODELS = {"hourglass": "one hourglass, 68 landmarks, trained on rendered faces only",
           "acenet": "12 anchors and 13 contours, trained on the exact contours of rendered faces, by no weak loss",
+          "acenet_weak": "the same, trained as the paper does it: by the weak loss on 68 landmarks of rendered faces "
+                         "like photos, and on the exact contours of smooth rendered faces",
           "rht": "68 landmarks, borrowing from a rendered face or one that you give, trained on rendered faces only",
           "tab": "15 boundaries and 68 landmarks, trained on rendered faces only",
           "scpan": "68 landmarks, learnt beside fields that point to them, trained on rendered faces only",

@@ -573,7 +573,7 @@ def test_a_network_that_sees_nothing_says_so():
     assert found.contours == {} and (found.scores == 0).all() and np.isfinite(found.anchors).all()
 
 
-@pytest.mark.parametrize("name", sorted(set(zoo.names()) - {"acenet", "hourglass"}))
+@pytest.mark.parametrize("name", sorted(set(zoo.names()) - {"acenet", "acenet_weak", "hourglass"}))
 def test_shipped_networks_agree_on_her_face(name, astronaut, found):
     other = align(astronaut, ASTRONAUT, model=name, device="cpu")
     assert metrics.nme(other.landmarks[None], found.landmarks[None], "inter_ocular", "68") < 0.08

@@ -117,7 +117,7 @@ def test_the_lab_answers_to_every_control(server, launch, tmp_path):
         assert "tab" in after(page, page.get_by_role("checkbox", name="tab", exact=True).check, 3)
         above, below = frames(page).bounding_box(), scene.bounding_box()
         assert above["y"] + above["height"] <= below["y"] and above["x"] + above["width"] <= 1280
-        after(page, page.get_by_role("checkbox", name="acenet").uncheck, 2)
+        after(page, page.get_by_role("checkbox", name="acenet", exact=True).uncheck, 2)
         after(page, page.get_by_role("checkbox", name="tab", exact=True).uncheck, 1)
         high = frames(page).bounding_box()["height"]
         after(page, page.get_by_role("checkbox", name="last crops").check)

@@ -317,13 +317,24 @@ SPAN, ROW, LEFT, RIGHT, WIDTH = 60, 22, 240, 25, 700      # per cent shown to ei
 
 
 def gains(found: list[tuple[dict, claims.Found]], name: str) -> str:
-    """The picture of the gains of a paper's comparisons, an SVG in the colours of the page; beyond SPAN it is cut."""
-    def x(percent: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (min(max(percent, -SPAN), SPAN) + SPAN) / (2 * SPAN)
+    """The picture of the gains of a paper's comparisons, an SVG in the colours of the page; beyond SPAN it is cut.
 
-    height = ROW * (len(found) + 2)
+    It is drawn twice, the second time for the screen of a phone, where names stand above their intervals.
+    """
+    return f'<div class="gains">{_gains(found, name)}{_gains(found, name, 0, 22, 358, 38)}</div>'
+
+
+def _gains(found: list[tuple[dict, claims.Found]], name: str, left: int = LEFT, right: int = RIGHT, width: int = WIDTH,
+           row_height: int = ROW) -> str:
+    above = not left                                            # where the names stand
+    start = left or right                                       # as much room for an arrow at both ends
+
+    def x(percent: float) -> float:
+        return start + (width - start - right) * (min(max(percent, -SPAN), SPAN) + SPAN) / (2 * SPAN)
+
+    height = row_height * len(found) + 2 * ROW
     told = ", ".join(f"{count} {word}" for word, count in Counter(f.verdict.says for _, f in found).items())
-    parts = [f'<div class="gains"><svg viewBox="0 0 {WIDTH} {height}" role="img" '
+    parts = [f'<svg class="{"narrow" if above else "wide"}" viewBox="0 0 {width} {height}" role="img" '
              f'aria-label="{name}: gains of {len(found)} comparisons with their intervals: {told}">']
     for tick in range(-SPAN, SPAN + 1, 20):
         says = f"{tick:+d} %" if tick else "0"
@@ -331,21 +342,22 @@ def gains(found: list[tuple[dict, claims.Found]], name: str) -> str:
                      f'class="{"zero" if tick == 0 else "tick"}"/>'
                      f'<text x="{x(tick):.1f}" y="{height - 6}" text-anchor="middle">{says}</text>')
     for k, (row, one) in enumerate(found):
-        y = ROW * (k + 1.5)
+        y = ROW + row_height * (k + (0.75 if above else 0.5))
         middle, low, high = (100 * one.share(v) for v in (one.verdict.difference, one.verdict.low, one.verdict.high))
         colour = COLOURS[one.verdict.says]
         dot = f'<circle cx="{x(middle):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
         if abs(middle) > SPAN:                                  # beyond the picture: an arrow that points there
             dot = f'<path d="M{x(middle):.1f} {y - 5}v10l{9 if middle > 0 else -9} -5z" fill="{colour}"/>'
         shown = f"{row['id']}  {named(one.comparison)}"
-        parts.append(f'<g><title>{row["id"]}: {claims.line(one)}</title><text x="0" y="{y + 4:.1f}">{shown}</text>'
+        at = y - 11 if above else y + 4
+        parts.append(f'<g><title>{row["id"]}: {claims.line(one)}</title><text x="0" y="{at:.1f}">{shown}</text>'
                      f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
                      f'stroke-width="2.5"/>{dot}')
         if one.comparison.effect is not None:
             at = x(100 * one.comparison.effect)
             parts.append(f'<path d="M{at - 5:.1f} {y}l5 -5l5 5l-5 5z" class="claimed"/>')
         parts.append("</g>")
-    return "".join([*parts, "</svg></div>"])
+    return "".join([*parts, "</svg>"])
 
 
 def compared(row: dict) -> list[str]:

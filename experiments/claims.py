@@ -162,7 +162,8 @@ def line(found: Found) -> str:
     one, result = found.comparison, found.verdict
     wanted = f", the paper's {100 * one.effect:+.1f}" if one.effect is not None else ""
     wanted += f"; a loss of up to {100 * one.allowed:g} % counts as level" if one.allowed else ""
-    sample = f"{result.seeds} seeds" + (f", {result.faces} faces" if result.faces > 1 else ", by seed only")
+    sample = f"{result.seeds} seed{'s' * (result.seeds > 1)}"
+    sample += f", {result.faces} faces" if result.faces > 1 else ", by seed only"
     needed = ""
     if result.says == OPEN and result.seeds > 1:
         enough = (result.seeds_needed or 0) <= result.seeds                     # chance, then, and not too few

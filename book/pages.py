@@ -145,6 +145,7 @@ def tidy(html: str) -> str:
     """A built page without what fails in it: Thebe, which Jupyter Book always loads, declares its names twice and would
     ask another server; fonts that are fetched before a style asks for them, which a browser forbids over file://."""
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", html, flags=re.S)
+    html = re.sub(r'(<p class="admonition-title">Exercise) \(([\d.]+) (.*)\)</p>', r"\1 \2. \3</p>", html)
     faulty = r'const THEBE_JS_URL|sphinx-thebe\.(js|css)|rel="preload" as="font"'
     return re.sub(rf"^.*({faulty}).*\n", "", html, flags=re.M)
 
@@ -160,16 +161,22 @@ SMALLEST = 0.77                   # of their size: 10.8 pixels
 
 
 def wrapped(html: str) -> str:
-    """A built page whose printed outputs fit the column: sentences are broken, and the letters of a table in plain
-    text, known by three spaces between words, are made smaller where that is enough."""
+    """A built page whose printed outputs fit the column: sentences are broken, also those among the lines of a table in
+    plain text, known by three spaces between words, whose letters are made smaller where that is enough."""
     def one(found: re.Match) -> str:
-        lines = unescape(re.sub("<[^>]+>", "", found[2])).splitlines()
-        widest = max(map(len, lines), default=0)
-        if not any(re.search(r"\S {3,}\S", line) for line in lines):
+        lines = found[2].split("\n")
+        said = [unescape(re.sub("<[^>]+>", "", line)) for line in lines]
+        in_table = [bool(re.search(r"\S {3,}\S", text)) for text in said]
+        if not any(in_table):
             return f'{found[1]}<pre class="said">{found[2]}'
-        if COLUMN < widest <= COLUMN / SMALLEST:
-            return f'{found[1]}<pre style="font-size: {COLUMN / widest:.3f}em">{found[2]}'
-        return found[0]
+        widest = 0
+        for k, text in enumerate(said):
+            if in_table[k] or len(text) <= COLUMN or lines[k].count("<span") != lines[k].count("</span>"):
+                widest = max(widest, len(text))
+            else:
+                lines[k] = f'<span class="said">{lines[k]}</span>'
+        size = f' style="font-size: {COLUMN / widest:.3f}em"' if COLUMN < widest <= COLUMN / SMALLEST else ""
+        return f"{found[1]}<pre{size}>" + "\n".join(lines)
     printed = r'(<div class="output stream[^>]*><div class="highlight">)<pre>(.*?)(?=</pre>)'
     return re.sub(printed, one, html, flags=re.S)
 
@@ -177,7 +184,8 @@ def wrapped(html: str) -> str:
 def setup(app):
     """For Sphinx: every notebook is read as its page, its pictures become figures, words become links, and every page
     is tidied when it is written."""
-    from . import figures, links, search_text  # how a page is shown: the runs of the notebooks do not depend on it
+    # how a page is shown: the runs of the notebooks do not depend on it
+    from . import figures, links, search_text, spaces
 
     def read(app, name, source):
         path = ROOT / f"{name}.ipynb"
@@ -188,7 +196,8 @@ def setup(app):
 
     def finish(app, error):
         for path in Path(app.outdir).rglob("*.html") if error is None else []:
-            path.write_text(figures.sized(wrapped(tidy(path.read_text(encoding="utf-8")))), encoding="utf-8")
+            html = figures.sized(wrapped(tidy(path.read_text(encoding="utf-8"))))
+            path.write_text(spaces.unbroken(html), encoding="utf-8")
     app.connect("config-inited", lambda app, config: buttons(config.html_theme_options))
     app.connect("source-read", read)
     app.connect("doctree-read", links.link)

@@ -27,27 +27,30 @@ def page() -> str:
     kinds = count_tests()
     lines = [
         "# How this book is tested", "",
-        "A number that nobody checks is a rumour. `make test` runs every notebook and"
-        f" {kinds['all']} test functions, most of them on many inputs; `make soak` runs for hours what `make test`"
-        " runs for seconds. This page is written by the code that builds the book: its tables are counted from the"
-        " tests and read from the records of the long runs, and no measured figure in it was typed.", "",
+        f"`make test` runs every notebook and {kinds['all']} test functions, most of them on many inputs. `make soak`"
+        f" runs some of these tests for hours instead of seconds. This page is written by the code that builds the"
+        f" book: the numbers in its tables are counted from the tests or read from the records of the long runs. None"
+        f" was typed by hand.", "",
         "## What the tests ask", "",
         *_table(["what is tested", "the question", "how many"], "20 62 18", [
-            ["Equations", "Does the code compute what the paper's equation says? The ledger names the tests of every"
-             " row; most compare with a slow and obvious second form, a double loop say.", str(kinds["equations"])],
-            ["Invariants", "What must never change does not, whatever the input: a mirrored face has mirrored"
-             " landmarks, encoding and decoding give the point back. A generator looks for the input that breaks it.",
+            ["Equations", "Does the code compute what the paper's equation says? The equation ledger names the tests"
+             " of every equation. Most compare the code with a second version that is slow and simple, such as a"
+             " double loop.", str(kinds["equations"])],
+            ["Invariants", "Is what must be true for every input true? For example, a mirrored face has mirrored"
+             " landmarks, and encoding and decoding give the same point. A program searches for inputs for which it is"
+             " not.",
              str(kinds["invariants"])],
-            ["Gradients", "Are the gradients that networks learn by free of NaN and infinity, and equal to difference"
+            ["Gradients", "Are the gradients that training uses free of NaN and infinity, and equal to difference"
              " quotients?",
              str(kinds["gradients"])],
             ["Notebooks", "Does every chapter run from top to bottom in a fresh process, with its own checks?",
              str(kinds["notebooks"])],
-            ["Pages", "Do the built pages have words for their pictures, links that lead somewhere, and nothing that"
-             " asks another server?", str(kinds["pages"])],
-            ["Browser", "Do the figures that move obey mouse, finger and keyboard in a real browser?",
+            ["Pages", "Does every picture on the built pages have a description, does every link lead somewhere, and"
+             " is nothing loaded from another server?", str(kinds["pages"])],
+            ["Browser", "Do the interactive figures react to mouse, finger and keyboard in a real browser?",
              str(kinds["browser"])],
-            ["Abuse", "What do wrong calls, damaged files and failing machines do? The rest of this page.",
+            ["Abuse", "What happens after wrong calls, with damaged files and on failing machines? The rest of this"
+             " page is about these tests.",
              str(kinds["abuse"])],
         ]),
         *abuse_lines(), *found_lines(), *faults_lines(), *load_lines(), *same_lines(), *licence_lines(),
@@ -94,30 +97,33 @@ def _source(record: dict[str, Any], name: str) -> str:
 
 def abuse_lines() -> list[str]:
     lines = ["## Wrong calls", "",
-             "A door is a function that a user calls or a file that it reads. At each door a generator spoils a part of"
-             " a good call: other types and shapes, NaN and infinity, huge and tiny numbers, text, bits flipped in a"
-             " file, a file of somebody else's, or one that was forged by somebody who knows how. There are two right"
-             " outcomes: an answer, whole and finite, or a refusal that names the argument. Everything else is a fault:"
-             " an error of another kind, NaN without a word, more than 2 GiB, more than 20 seconds, a crash.", ""]
+             "We call *door* a function that a user calls, or a kind of file that the library reads. For each door a"
+             " program takes a right call and makes a part of it wrong: other types and shapes, NaN and infinity,"
+             " huge and tiny numbers, text, bits flipped in a file, a file of another program, or a file forged on"
+             " purpose. Two outcomes are right: a complete and finite result, or an error that names the wrong"
+             " argument. Everything else is a fault: an error of another kind, NaN without a message, more than 2 GiB"
+             " of memory, more than 20 seconds, a crash.", ""]
     if (record := recorded("abuse")) is None:
         return [*lines, "The long form of this campaign has not been run yet.", ""]
     rows = record["figures"]
     total = {key: sum(row[key] for row in rows.values()) for key in ("tried", "answered", "refused", "faults")}
-    lines += [f"{_number(total['tried'])} wrong calls of {len(rows)} doors: {_number(total['answered'])} were answered,"
-              f" {_number(total['refused'])} refused, and {_number(total['faults'])} were faults. Doors that take long,"
-              f" such as looking for faces, were tried less often. {_source(record, 'abuse')}", ""]
+    lines += [f"Of {_number(total['tried'])} wrong calls of {len(rows)} doors, {_number(total['answered'])} gave a"
+              f" result, {_number(total['refused'])} gave an error that names the argument, and"
+              f" {_number(total['faults'])} were faults. Doors that take long, such as the search for faces, were"
+              f" tried less often. {_source(record, 'abuse')}", ""]
     told = [f"- {words}" for row in rows.values() for words in row["told"]]
-    return [*lines, *_table(["door", "wrong calls", "answered", "refused", "faults"], "40 15 15 15 15", [
+    return [*lines, *_table(["door", "wrong calls", "results", "errors", "faults"], "40 15 15 15 15", [
         [f"`{name}`", *(_number(row[key]) for key in ("tried", "answered", "refused", "faults"))]
         for name, row in rows.items()]), *(["Faults:", "", *told, ""] if told else [])]
 
 
 def found_lines() -> list[str]:
     rows = yaml.safe_load((TESTS / "abuse" / "found.yml").read_text(encoding="utf-8"))
-    return ["## What was found, and what holds it now", "",
-            "The campaign began with an attack on an early state of the library. Each of these was mended together with"
-            " everything of its kind; doors and campaigns of this page and tests of their own keep it so.", "",
-            *_table(["", "what was found", "what holds it: doors, *campaigns*, and tests by their names"], "7 43 50", [
+    return ["## Which faults were found, and which tests guard against them", "",
+            "These faults were found when an early state of the library was tested in this way. Each was mended,"
+            " together with all others of its kind. The last column names what would now find it again: doors, long"
+            " tests of this page, or tests of their own.", "",
+            *_table(["", "what was found", "what would find it again: doors, *long tests*, tests by name"], "7 43 50", [
                 [row["id"], " ".join(filter(None, [row["found"], row.get("note")])),
                  ", ".join([*(f"door `{name}`" for name in row.get("doors", ())),
                             *(f"*{part}*" for part in row.get("parts", ())),
@@ -126,12 +132,13 @@ def found_lines() -> list[str]:
 
 def faults_lines() -> list[str]:
     lines = ["## When the machine fails", "",
-             "Computers are switched off in the middle of things. Here a training, a pack of faces, a row of"
-             " experiments, a weights file, a record and a small book are made in a process that is killed, before each"
-             " change of a file and at random moments, that finds the disk full or the folder closed, or that is not"
-             " alone. Survived means: nothing that was there is lost or half written, the next run goes on by itself,"
-             " and its numbers are, bit for bit, those of a run that nobody disturbed. A training keeps two"
-             " checkpoints. It goes on from the older one, and says so, when the newer one is damaged.", ""]
+             "A computer may be switched off at any moment. So we disturb a process while it makes a training, a file"
+             " of rendered faces, a series of experiments, a weights file, a record or a small book. It is killed"
+             " before each change of a file and at random moments; or the disk is full, or the folder cannot be"
+             " written; or another process does the same at the same time. *Survived* means: nothing that was there"
+             " is lost or half written, the next run goes on without help, and its numbers are, bit for bit, those of"
+             " a run that was not disturbed. A training keeps two checkpoints. If the newer one is damaged, it goes"
+             " on from the older one and says so.", ""]
     if (record := recorded("faults")) is None:
         return [*lines, "The long form of this campaign has not been run yet.", ""]
     rows = {name: row for name, row in record["figures"].items() if not name.startswith("same numbers")}
@@ -145,8 +152,9 @@ def faults_lines() -> list[str]:
 
 def load_lines() -> list[str]:
     lines = ["## Under load", "",
-             "One process, thousands of calls. Memory is watched from the end of the first tenth on; the times are"
-             " those of the processor for one call, at the median of the first and of the last tenth.", ""]
+             "Here one process makes thousands of calls. Growth of memory is measured from the end of the first tenth"
+             " of the calls on. The times are the median processor time of one call, in the first and in the last"
+             " tenth.", ""]
     if (record := recorded("load")) is None:
         return [*lines, "The long form of this campaign has not been run yet.", ""]
     rows = record["figures"]
@@ -154,7 +162,8 @@ def load_lines() -> list[str]:
                             "20 16 16 16 16 16", [
         [f"`{name}`", _number(row["calls"]), _number(row["found"]), f"{row['grown_mb']:.1f} MB",
          f"{row['first_ms']:.1f} ms", f"{row['last_ms']:.1f} ms"] for name, row in rows.items() if "grown_mb" in row]),
-        "The same pictures from many sides at once, compared with one after the other:", "",
+        "Here the same pictures are read by several threads or processes at once, and the results are compared with"
+        " those of one call after the other:", "",
         *_table(["at once", "calls", "other results", "hung"], "46 18 18 18", [
             [name, _number(row["calls"]), _number(row["different"]), _number(row["hung"])]
             for name, row in rows.items() if "hung" in row]),
@@ -163,10 +172,11 @@ def load_lines() -> list[str]:
 
 def same_lines() -> list[str]:
     lines = ["## Same seed, same numbers", "",
-             "On a processor a training gives the same bits when it is run again, or is killed and resumed, and"
-             " with any number of processes that fetch its data. Chapters that are run twice have equal outputs, and"
-             " a book that is built twice has equal pages. *Not* promised is the last digit when torch counts with"
-             " another number of threads, or on another kind of machine: sums are then taken in another order.", ""]
+             "On a processor a training gives the same numbers, bit for bit, when it is run again, when it is killed"
+             " and resumed, and with any number of processes that load its data. Chapters that are run twice have"
+             " equal outputs, and a book that is built twice has equal pages. The last digit may differ when torch"
+             " uses another number of threads, or on another kind of machine, because sums are then computed in"
+             " another order.", ""]
     if (record := recorded("faults")) is None:
         return lines
     rows = {name: row for name, row in record["figures"].items() if name.startswith("same numbers")}
@@ -183,10 +193,10 @@ def same_lines() -> list[str]:
 
 def licence_lines() -> list[str]:
     first, rest = dependencies()
-    lines = ["## What all this stands on", "",
-             "Every Python package that the library, or the book and its tests, need here, as the packages themselves"
-             " say of their licences on the machine that built this page.", ""]
-    for title, names in (("The library", first), ("The book and the tests, besides", rest)):
+    lines = ["## Packages and their licences", "",
+             "These are all Python packages that the library, or the book and its tests, need on the machine that built"
+             " this page, with the licences that the packages themselves state.", ""]
+    for title, names in (("The library", first), ("The book and the tests, in addition", rest)):
         lines += [f"### {title}", "", *_table(["package", "version", "licence"], "34 18 48", [
             [f"`{name}`", metadata.version(name), licence(name)] for name in names])]
     return lines

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import Collection, QuadMesh
 from matplotlib.colors import same_color, to_hex, to_rgb, to_rgba, to_rgba_array
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
 from numpy.typing import ArrayLike, NDArray
 
 from facealign_lite import markups, metrics
@@ -45,7 +47,8 @@ def for_the_page(figure: Figure) -> None:
 
     That is so in the notebooks, by notebooks/matplotlibrc. Its ground becomes transparent, and black or nearly white
     lines and letters beside a picture become grey, so that light and dark pages can show it. No label is smaller than
-    ``LEAST`` pixels once the figure is fitted into a column of ``COLUMN``; a title wider than its plot is broken.
+    ``LEAST`` pixels once the figure is fitted into a column of ``COLUMN``; titles and names of axes that are
+    longer than their plot are broken.
     """
     scale = max(1.0, figure.get_figwidth() * figure.dpi / COLUMN)       # by which a page shrinks it
     least = LEAST * scale * 72 / figure.dpi                             # points
@@ -81,7 +84,12 @@ def _adjust(figure: Figure, least: float) -> None:
         if text.get_text():
             text.set_fontsize(max(text.get_fontsize(), least))
     for ax in figure.axes:
-        _break_title(ax)
+        _break_words(ax.title, ax.get_window_extent().width, ax.title.get_window_extent().width, 1.08)
+        for axis in (ax.xaxis, ax.yaxis):
+            _plain_numbers(axis)
+            side = "height" if axis is ax.yaxis else "width"
+            _break_words(axis.label, getattr(ax.get_window_extent(), side),
+                         getattr(axis.label.get_window_extent(), side), 1.02)
     if isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):     # laid out before: once more, as it is now
         figure.tight_layout()
 
@@ -92,11 +100,29 @@ def _beside(ax: Axes) -> list[Text]:
     return [ax.title, *(each.label for each in axes), *(label for each in axes for label in each.get_ticklabels())]
 
 
-def _break_title(ax: Axes) -> None:
-    text, wide = ax.title.get_text(), ax.get_window_extent().width
-    needed = ax.title.get_window_extent().width if text else 0
-    if "$" not in text and "\n" not in text and needed > 1.08 * wide > 0:
-        ax.title.set_text(textwrap.fill(text, max(8, int(len(text) * wide / needed))))
+def _break_words(words: Text, room: float, needed: float, loose: float) -> None:
+    """Break a title or the name of an axis that is longer than its plot by more than a factor."""
+    text = words.get_text()
+    if text and "$" not in text and "\n" not in text and needed > loose * room > 0:
+        words.set_text(textwrap.fill(text, max(8, int(len(text) * room / needed))))
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """"4" and "600" in the place of 4 x 10^0 and 6 x 10^2 at a logarithmic axis, if its numbers are short."""
+    low, high = sorted(axis.get_view_interval())
+    if axis.get_scale() != "log" or not 1e-3 <= low < high <= 1e4:
+        return
+    if type(axis.get_major_formatter()) is LogFormatterSciNotation:
+        axis.set_major_formatter("{x:g}")
+    if type(axis.get_minor_formatter()) is LogFormatterSciNotation:
+        axis.set_minor_formatter(_Plain())
+
+
+class _Plain(LogFormatter):
+    """Numbers between the powers of ten, where matplotlib would write some, in plain digits."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _neutral(artist: Artist) -> None:
@@ -311,6 +337,7 @@ def part_errors(errors: Mapping[str, ArrayLike], markup: str = "68", ax: Axes | 
         ax.bar_label(bars, fmt="%.1f", fontsize="x-small")
     ax.set_xticks(range(len(parts)), parts)
     ax.set_ylabel("mean error, %")
+    ax.margins(y=0.12)                       # room for the numbers
     ax.legend(fontsize="small")
     return ax
 

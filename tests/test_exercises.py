@@ -156,6 +156,8 @@ def test_a_tidied_page_has_lost_only_what_fails():
     page = "\n".join([kept[0], lost[0], lost[1], kept[1], lost[2], lost[1], kept[2], lost[3], kept[3], ""])
     page = page.replace(kept[2], kept[2] + '<script type="text/x-thebe-config">\n{a: 1}\n</script>')
     assert pages.tidy(page).split() == "\n".join(kept).split()
+    title = '<p class="admonition-title">Exercise {}</p>'
+    assert pages.tidy(title.format("(8.1 Work (of a stem))")) == title.format("8.1. Work (of a stem)")
 
 
 def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is_enough():
@@ -168,4 +170,6 @@ def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is
     assert shown("name    12.3") == "<pre>" and shown("name" + " " * 140 + "12.3") == "<pre>"
     assert shown("name" + " " * 84 + "12.3") == f'<pre style="font-size: {pages.COLUMN / 92:.3f}em">'
     assert pages.COLUMN / 92 > pages.SMALLEST
+    both = printed("name    12.3\n" + "word " * 40 + "\nname     9.1")             # a sentence among a table's lines
+    assert pages.wrapped(both) == both.replace("word " * 40, f'<span class="said">{"word " * 40}</span>')
     assert pages.wrapped("<pre>x</pre>" + printed("y   z")) == "<pre>x</pre>" + printed("y   z")

@@ -240,15 +240,19 @@ def test_the_picture_of_the_gains_is_to_scale():
     comparison = claims.Comparison("x-with", "x-without", 0.2)
     # errors 0.9 and 1.0 exactly: a gain of 10 % with an interval from 5 to 15 %
     result = verdict.Verdict("holds", 0.1, 0.05, 0.15, 0.0, 0.1, 3, 10, None)
-    picture = ledgers.gains([(row, claims.Found(comparison, result, result, 0.9, 1.0))], "X")
-    zero, tick = (float(re.search(rf'x="([\d.]+)" y="\d+" text-anchor="middle">{text}<', picture)[1])
-                  for text in ("0", r"\+20 %"))
-    unit = (tick - zero) / 20
-    low, high = map(float, re.search(r'<line x1="([\d.]+)" x2="([\d.]+)" y1="33.0"', picture).groups())
-    assert low == pytest.approx(zero + 5 * unit, abs=0.1) and high == pytest.approx(zero + 15 * unit, abs=0.1)
-    assert float(re.search(r'cx="([\d.]+)"', picture)[1]) == pytest.approx(zero + 10 * unit, abs=0.1)
-    assert float(re.search(r'd="M([\d.]+) ', picture)[1]) + 5 == pytest.approx(zero + 20 * unit, abs=0.1)
-    assert "with / without" in picture and ledgers.COLOURS["holds"] in picture
+    pictures = ledgers.gains([(row, claims.Found(comparison, result, result, 0.9, 1.0))], "X")
+    wide, small = re.findall("<svg.*?</svg>", pictures)                      # the second for a phone
+    for picture, width in ((wide, ledgers.WIDTH), (small, 358)):
+        at = {text: float(re.search(rf'x="([\d.]+)" y="\d+" text-anchor="middle">{text}<', picture)[1])
+              for text in ("-60 %", "0", r"\+20 %", r"\+60 %")}
+        zero, unit = at["0"], (at[r"\+20 %"] - at["0"]) / 20
+        assert 0 <= at["-60 %"] < zero < at[r"\+60 %"] <= width
+        low, high = map(float, re.search(r'<line x1="([\d.]+)" x2="([\d.]+)" y1="[\d.]+" y2="[\d.]+" stroke',
+                                         picture).groups())
+        assert low == pytest.approx(zero + 5 * unit, abs=0.1) and high == pytest.approx(zero + 15 * unit, abs=0.1)
+        assert float(re.search(r'cx="([\d.]+)"', picture)[1]) == pytest.approx(zero + 10 * unit, abs=0.1)
+        assert float(re.search(r'd="M([\d.]+) ', picture)[1]) + 5 == pytest.approx(zero + 20 * unit, abs=0.1)
+        assert "with / without" in picture and ledgers.COLOURS["holds"] in picture
 
 
 def test_errata_are_the_corrected_rows():

@@ -231,6 +231,32 @@ def test_a_wide_title_is_broken(page):
     assert "\n" in axes[0].get_title() and axes[1].get_title() == "short"
 
 
+@pytest.mark.parametrize("layout", ["tight", "constrained", None])
+def test_the_name_of_an_axis_is_no_longer_than_its_plot(page, layout):
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2), layout=layout)
+    axes[0].set(xlabel="short", ylabel="a name that is a good deal longer than its axis")
+    axes[1].set(xlabel="a name that is a good deal longer than the axis below which it stands on this page")
+    figure.canvas.draw()
+    assert axes[0].get_xlabel() == "short"
+    assert "\n" in axes[0].get_ylabel() and "\n" in axes[1].get_xlabel()
+    for words in (axes[0].yaxis.label, axes[1].xaxis.label):
+        box = words.get_window_extent()
+        assert box.x0 >= 0 or layout is None, "it stays on the figure"
+
+
+def test_a_logarithmic_axis_has_plain_numbers(page):
+    figure, axes = plt.subplots(1, 3)
+    for ax, high in zip(axes, (9, 900, 9e6), strict=True):
+        ax.plot([1, 2], [3, high])
+        ax.set_yscale("log")
+    figure.canvas.draw()
+    written = [{t.get_text() for which in ("major", "minor") for t in ax.get_yticklabels(which=which)} - {""}
+               for ax in axes]
+    assert {"4", "6"} <= written[0] and {"10", "100"} <= written[1]
+    assert not any("$" in word for some in written[:2] for word in some)
+    assert all("$" in word for word in written[2])
+
+
 def test_the_notebooks_are_drawn_for_the_page():
     rc = matplotlib.rc_params_from_file("notebooks/matplotlibrc", use_default_template=False)
     assert list(rc["figure.hooks"]) == ["facealign_lite.plots:for_the_page"]

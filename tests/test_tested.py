@@ -30,7 +30,8 @@ def test_tables_are_the_records(results):
     for name, figures in (("abuse", ABUSE), ("faults", FAULTS), ("load", LOAD)):
         records.write_record(name, COMMON | {"figures": figures}, results)
     text = tested.page()
-    assert "2,000 wrong calls of 2 doors: 500 were answered, 1,499 refused, and 1 were faults" in text
+    assert ("Of 2,000 wrong calls of 2 doors, 500 gave a result, 1,499 gave an error that names the argument, and 1"
+            " were faults" in text)
     assert "* - `nme`\n  - 1,200\n  - 200\n  - 999\n  - 1\n" in text and "nme, number 3: KeyError" in text
     assert "49 of 50 survived" in text and "files of at most 3 bytes: lost" in text
     assert "* - Training: full disk\n  - 50\n  - 49\n" in text

@@ -11,8 +11,9 @@ document.addEventListener("DOMContentLoaded", () => {
     const enlarge = () => {
       const large = picture.cloneNode();
       for (const name of ["title", "tabindex", "role", "style"]) large.removeAttribute(name);
-      // twice its size at most; on a small screen its own size, to be pushed about
-      large.style.width = `${Math.max(picture.naturalWidth, Math.min(0.95 * innerWidth, 2 * picture.naturalWidth))}px`;
+      // twice its size at most; on a small screen its own size, to be pushed about. A phone shows another in its place
+      const own = parseFloat(picture.style.width) || picture.naturalWidth;
+      large.style.width = `${Math.max(own, Math.min(0.95 * innerWidth, 2 * own))}px`;
       box.replaceChildren(large);
       box.setAttribute("aria-label", picture.closest("figure").querySelector(".figure-number").textContent);
       box.showModal();

@@ -6,7 +6,6 @@ import pytest
 
 from book import assets, figures, pages
 from book.executed import ROOT
-from facealign_lite.plots import COLUMN
 
 HTML = ROOT / "_build" / "html"
 CHAPTERS = [f"notebooks/{page.name}" for page in sorted((HTML / "notebooks").glob("*.html"))]
@@ -46,7 +45,8 @@ SHARE = """() => {
 FIGURES = """() => [...document.querySelectorAll(".bd-article .cell_output img")].map(e => {
   const figure = e.closest("figure.numbered"), said = figure?.querySelector("figcaption");
   return {over: figure ? figure.scrollWidth - figure.clientWidth : 0,
-          alt: e.alt, id: figure?.id ?? "", said: said?.innerText ?? "", natural: e.naturalWidth,
+          alt: e.alt, id: figure?.id ?? "", said: (said?.innerText ?? "").replaceAll("\u00a0", " "),
+          natural: e.naturalWidth, own: parseFloat(e.style.width),
           shown: e.getBoundingClientRect().width, ground: getComputedStyle(e).backgroundColor,
           filter: getComputedStyle(e).filter};
 })"""
@@ -182,10 +182,12 @@ def test_every_picture_is_a_numbered_figure_whose_labels_can_be_read(visit, home
         assert page.evaluate(SLABS) == []
         found = page.evaluate(FIGURES)
         assert len(found) > 2
+        assert (width == 390) == any(one["natural"] != one["own"] for one in found)        # panels below each other
         for number, one in enumerate(found, 1):
             assert one["id"] == f"figure-{chapter}-{number}"
             assert one["said"].startswith(f"Figure {chapter}.{number}. {figures.sentence(one['alt'])}")
-            assert one["shown"] + 1 >= min(figures.LEAST * one["natural"], COLUMN), one
+            # a phone shows another picture, drawn as large, with the panels below each other
+            assert one["shown"] + 1 >= figures.least(one["own"]) * one["natural"], one
             assert width < 1280 or one["over"] <= 1, one                  # whole, without a scroll bar
             # no white slab in the dark
             assert one["ground"] == "rgba(0, 0, 0, 0)" and one["filter"] == "none"

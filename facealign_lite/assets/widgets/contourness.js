@@ -49,7 +49,7 @@ function render({ model, el }) {
   };
   const noise = steadyNoise(SIDE * SIDE);
   const fig = figure(el, {
-    label: "A line, its contourness, and the match of the template at every angle",
+    label: "A line, its contourness, and how well the template fits at every angle",
     help: "Drag the ring at the end of the line to turn it, the one in the right-hand picture to look at another pixel; "
       + "or focus a ring and use the arrow keys.",
   });
@@ -114,7 +114,7 @@ function render({ model, el }) {
   });
   const colors = () => [fig.color("1"), fig.color("2")];
   const curve = plot(fig, {
-    label: "Match of the template against its angle", height: 240,
+    label: "How well the template fits (Eq. 18), against its angle", height: 240,
     axes: () => {
       const values = [...now.loose, ...now.cut].map((p) => p[1]);
       const high = Math.max(...values, 1), low = Math.min(...values, 0), room = 0.06 * (high - low);
@@ -133,7 +133,7 @@ function render({ model, el }) {
     + "upright: the line", curve, 380);
   const apart = (a, b) => ((a - b + 90) % 180 + 180) % 180 - 90;
   const numbers = table(fig, {
-    caption: `In the middle of the window; search: the best of ${ANGLES} angles; off by: from the line's angle`,
+    caption: `In the middle of the window; search: best of ${ANGLES} angles; off by: difference from the line's angle`,
     head: ["", "score", "angle", "off by"],
     rows: () => [["Eq. 24, 25", now.here, now.found, true], ["search, Eq. 18", now.top[1], now.top[0]],
       ["search, Eq. 6", now.topCut[1], now.topCut[0]]].map(([name, score, angle, strong]) => {

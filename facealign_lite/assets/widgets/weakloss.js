@@ -119,9 +119,9 @@ function render({ model, el }) {
   const state = { knots: straight(), reach: data.reach, spot: false, exact: false };
   const { sigma, alpha } = data;
   const fig = figure(el, {
-    label: "A contour, its heat, and what the weak loss charges for it",
+    label: "A contour, its heat, and its weak loss",
     help: "Drag the rings: every second one lies at a landmark, the others between two. Or focus a ring and use the "
-      + "arrow keys (with Shift: ten times as far). White: landmarks and the line through them, all the loss knows.",
+      + "arrow keys (with Shift: ten times as far). White: landmarks and the line through them. The loss knows no more.",
   });
   const photo = data.image ? pictures(fig, [data.image]) : [null];
   const far = distances(chain, width, height), lines = contourHeat(chain, width, height, sigma);
@@ -198,9 +198,9 @@ function render({ model, el }) {
       });
     },
   });
-  pane(fig, "Its contourness; dots: landmarks, best place on each normal; green cheap, red dear", ridge.box, 330);
+  pane(fig, "Its contourness; dots: landmarks, best place on each normal; green: low loss, red: high", ridge.box, 330);
   const numbers = table(fig, {
-    caption: "What it costs; weak = far + 0.1 landmark + 0.1 line; full = Eq. 3 with the straight line as truth",
+    caption: "Its losses; weak = far + 0.1 landmark + 0.1 line; full = Eq. 3 with the straight line as truth",
     rows: () => [["landmark", "landmark (Eq. 7)"], ["line", "line (Eq. 8)"], ["far", "far (Eq. 9)"],
       ["weak", "weak (Eq. 11)"], ["full", "full (Eq. 3)"]].map(([name, text]) => {
       return { cells: [text, fixed(now.losses[name], 3)], strong: name === "weak" };

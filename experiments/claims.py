@@ -161,13 +161,13 @@ def line(found: Found) -> str:
         return f"{100 * found.share(value):+.1f}" if np.isfinite(value) else "?"
     one, result = found.comparison, found.verdict
     wanted = f", the paper's {100 * one.effect:+.1f}" if one.effect is not None else ""
-    wanted += f"; a loss of {100 * one.allowed:g} counts as level" if one.allowed else ""
+    wanted += f"; a loss of up to {100 * one.allowed:g} % counts as level" if one.allowed else ""
     sample = f"{result.seeds} seed{'s' * (result.seeds > 1)}"
     sample += f", {result.faces} faces" if result.faces > 1 else ", by seed only"
     needed = ""
     if result.says == OPEN and result.seeds > 1:
         enough = (result.seeds_needed or 0) <= result.seeds                     # chance, then, and not too few
-        needed = ("; more seeds alone would not be enough" if result.seeds_needed is None else
+        needed = ("; more seeds on the same faces would not be enough" if result.seeds_needed is None else
                   f"; {result.seeds} seeds are usually enough" if enough else f"; {result.seeds_needed} seeds needed")
     return (f"{one.better} against {one.worse}: {100 * found.better:.2f}, {100 * found.worse:.2f}; gain "
             f"{share(result.difference)} % [{share(result.low)}, {share(result.high)}]{wanted}: {result.says}"

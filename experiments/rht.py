@@ -251,11 +251,11 @@ def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None
     both = [row[0] for row in rows]
     perfect, own = (one.verdict.says for one in both)
     if perfect == FAILS:
-        return "the idea fails here: not even perfect matches help", both
+        return "the idea fails here: not even perfect matches lower the error", both
     if perfect == OPEN:
-        return "cannot be told: whether perfect matches help is open", both
+        return "cannot be told: it is open whether perfect matches lower the error", both
     if own == HOLDS:
-        return "the paper is right: perfect matches help, and found ones do", both
+        return "the paper is right: perfect matches help, and so do matches that the network finds by itself", both
     if own == FAILS:
-        return "the matching fails: perfect matches help, and found ones do not", both
-    return "cannot be told: perfect matches help, whether found ones do is open", both
+        return "the matching fails: perfect matches help, but matches that the network finds by itself do not", both
+    return "cannot be told: perfect matches help; it is open whether matches that the network finds by itself do", both

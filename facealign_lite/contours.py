@@ -210,20 +210,21 @@ def _bands(tile: int, sigma: float, like: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _cut(maps: Tensor, tile: int, margin: int) -> Tensor:
-    """Squares of T pixels of (N, H, W) maps with a margin all around, zero outside, row after row: (S, N R C, S).
-
-    A square with its margins is T pixels and the first of the next T. (``unfold`` cuts alike; its gradient is slow.)
-    """
+    """Squares of T pixels of (N, H, W) maps with a margin all around, zero outside, row after row: (S, N R C, S)."""
     height, width = maps.shape[-2:]
-    rows, columns = math.ceil(height / tile), math.ceil(width / tile)
-
-    def overlapping(values: Tensor, dim: int, count: int) -> Tensor:
-        own, following = (values.narrow(dim, start, count * tile).unflatten(dim, (count, tile)) for start in (0, tile))
-        return torch.cat([own, following.narrow(dim + 1, 0, 2 * margin)], dim + 1)
+    rows, columns, side = math.ceil(height / tile), math.ceil(width / tile), tile + 2 * margin
     padded = functional.pad(maps, (margin, (columns + 1) * tile - width - margin,
                                    margin, (rows + 1) * tile - height - margin))
-    squares = overlapping(overlapping(padded, 1, rows), 3, columns)                    # (N, R, S, C, S)
-    return squares.permute(2, 0, 1, 3, 4).reshape(tile + 2 * margin, -1, tile + 2 * margin)
+
+    def overlapping(values: Tensor, dim: int, count: int) -> Tensor:
+        """A square and its margins: T pixels, and the first of the next T."""
+        own, following = (values.narrow(dim, start, count * tile).unflatten(dim, (count, tile)) for start in (0, tile))
+        return torch.cat([own, following.narrow(dim + 1, 0, 2 * margin)], dim + 1)
+    if maps.requires_grad:                                     # (N, R, S, C, S)
+        return overlapping(overlapping(padded, 1, rows), 3, columns).permute(2, 0, 1, 3, 4).reshape(side, -1, side)
+    # the same without copies between; but the gradient of ``unfold`` would take several times as long
+    squares = padded.unfold(-2, side, tile)[:, :rows].unfold(-2, side, tile)[:, :, :columns]       # (N, R, C, S, S)
+    return squares.permute(3, 0, 1, 2, 4).reshape(side, -1, side)
 
 
 def _join(parts: Sequence[Tensor], shape: torch.Size) -> Tensor:

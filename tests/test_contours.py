@@ -260,6 +260,9 @@ def test_maps_of_any_size_and_in_any_company(maps, sigma):
     torch.testing.assert_close(score[1, 2], by_search(heat[1, 2], sigma, count=900)[0], atol=1e-3, rtol=0)
     torch.testing.assert_close(contourness(heat[1, 2], sigma)[0], score[1, 2], atol=1e-12, rtol=0)
     assert contourness(heat[:0], sigma)[0].shape == (0, 3, *maps)
+    # maps that want a gradient are cut in another way
+    for alike, wanted in zip(contourness(heat.clone().requires_grad_(), sigma), (score, orientation)):
+        assert torch.equal(alike, wanted)
     assert contourness(heat.float(), sigma)[0].dtype == torch.float32
 
 

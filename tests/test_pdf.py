@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -80,10 +81,16 @@ def toy(tmp_path):
     return page
 
 
+def apart(call, *arguments):
+    """In a thread of its own: the browser of other tests may still run in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call, *arguments).result()
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(pdf.chromium() is None, reason="no Chromium on the path, which prints")
 def test_a_toy_book_is_printed_whole(toy, tmp_path):
-    pdf.write(toy, tmp_path / "toy.pdf")
+    apart(pdf.write, toy, tmp_path / "toy.pdf")
     printed = (tmp_path / "toy.pdf").read_bytes()
     assert printed.startswith(b"%PDF") and printed.rstrip().endswith(b"%%EOF")
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 3            # one and, with the hint unfolded, two
@@ -94,15 +101,18 @@ def test_a_toy_book_is_printed_whole(toy, tmp_path):
 @pytest.mark.browser
 @pytest.mark.skipif(pdf.chromium() is None, reason="no Chromium on the path, which prints")
 def test_what_is_wider_than_the_paper_is_made_smaller(toy):
-    from playwright.sync_api import sync_playwright
+    def measured():
+        from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=pdf.chromium(), args=["--no-sandbox", "--disable-gpu"])
-        sheet = pdf.open_sheet(browser, toy)
-        wide = sheet.evaluate("document.body.clientWidth")
-        found = sheet.evaluate("""[...document.querySelectorAll("pre, img, table, mjx-container svg, h1, p")]
-            .map(e => [e.tagName, e.getBoundingClientRect().right])""")
-        browser.close()
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=pdf.chromium(), args=["--no-sandbox", "--disable-gpu"])
+            sheet = pdf.open_sheet(browser, toy)
+            wide = sheet.evaluate("document.body.clientWidth")
+            found = sheet.evaluate("""[...document.querySelectorAll("pre, img, table, mjx-container svg, h1, p")]
+                .map(e => [e.tagName, e.getBoundingClientRect().right])""")
+            browser.close()
+        return wide, found
+    wide, found = apart(measured)
     assert {"PRE", "IMG", "TABLE", "H1", "P"} | ({"svg"} if FORMULAS.exists() else set()) == {name for name, _ in found}
     assert [one for one in found if one[1] > wide + 1] == []
     assert "This figure needs JavaScript" not in toy.read_text() and toy.read_text().count(pdf.MOVES) == 1

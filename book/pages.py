@@ -145,7 +145,7 @@ def tidy(html: str) -> str:
     """A built page without what fails in it: Thebe, which Jupyter Book always loads, declares its names twice and would
     ask another server; fonts that are fetched before a style asks for them, which a browser forbids over file://."""
     html = re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", html, flags=re.S)
-    html = re.sub(r'(<p class="admonition-title">Exercise) \(([\d.]+) (.*)\)</p>', r"\1 \2. \3</p>", html)
+    html = re.sub(r'(<p class="admonition-title">Exercise) \(([\db.]+) (.*)\)</p>', r"\1 \2. \3</p>", html)
     faulty = r'const THEBE_JS_URL|sphinx-thebe\.(js|css)|rel="preload" as="font"'
     return re.sub(rf"^.*({faulty}).*\n", "", html, flags=re.M)
 

@@ -1,5 +1,5 @@
 """RHT's claims C15 to C19: what each part adds, what the reference must be like, and whether it must be a face at all;
-and what perfect matches would add, so that a claim that fails is laid to the idea or to the matching.
+and what perfect matches would add, so that one can see whether better matching could have helped.
 
     make claims PAPER=rht
 
@@ -228,18 +228,19 @@ def arms(budget: Mapping[str, Any], device: str = "auto") -> dict[str, Arm]:
 NOT_RUN = "not run yet"
 
 
-def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None
+def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None, lent: str = "matches"
               ) -> tuple[str, list[ledger.Found]]:
-    """Whether an arm that must find its matches is held back by the idea or by the matching.
+    """What an arm that must find its matches and one that is given them say together.
 
-    Both are compared with the same layers that have nothing to borrow. If perfect matches are no gain, the idea fails
-    here, for no better matching could help; if they are and found ones surely are not, the matching fails; if both
-    are, the paper is right. A gain of perfect matches alone shows nothing: who hands them over gives away where the
-    landmarks are.
+    Both are compared with the same layers that have nothing to borrow. If given matches are no gain, the idea fails
+    here, for no better matching could help. If they are and found ones surely are not, this does not yet show that the
+    matching fails: who hands the matches over gives away where the landmarks are, and that may be all of the gain. So
+    the words say only what was seen.
 
     Args:
         oracle, found, without: arms as in ``experiments.claims``, "rht-stm_oracle".
         folder: of the records.
+        lent: what one is given and the other must find, in the plural.
 
     Returns:
         the diagnosis in words, and both comparisons; none if an arm has not been run.
@@ -251,11 +252,14 @@ def diagnosis(oracle: str, found: str, without: str, folder: Path | None = None
     both = [row[0] for row in rows]
     perfect, own = (one.verdict.says for one in both)
     if perfect == FAILS:
-        return "the idea fails here: not even perfect matches lower the error", both
+        return f"the idea fails here: even with given {lent} the error is larger than with nothing to borrow", both
     if perfect == OPEN:
-        return "cannot be told: it is open whether perfect matches lower the error", both
+        return f"cannot be told: it is open whether given {lent} make the error smaller", both
     if own == HOLDS:
-        return "the paper is right: perfect matches help, and so do matches that the network finds by itself", both
+        return (f"as the paper says: with {lent} that must be found, the error is smaller than with nothing to borrow, "
+                "and so it is with given ones"), both
     if own == FAILS:
-        return "the matching fails: perfect matches help, but matches that the network finds by itself do not", both
-    return "cannot be told: perfect matches help; it is open whether matches that the network finds by itself do", both
+        return (f"given {lent} make the error smaller; with {lent} that must be found, it is larger than with nothing "
+                "to borrow"), both
+    return (f"cannot be told: given {lent} make the error smaller; it is open whether {lent} that must be found do",
+            both)

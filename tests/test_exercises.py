@@ -158,6 +158,7 @@ def test_a_tidied_page_has_lost_only_what_fails():
     assert pages.tidy(page).split() == "\n".join(kept).split()
     title = '<p class="admonition-title">Exercise {}</p>'
     assert pages.tidy(title.format("(8.1 Work (of a stem))")) == title.format("8.1. Work (of a stem)")
+    assert pages.tidy(title.format("(12b.1 The full set)")) == title.format("12b.1. The full set")
 
 
 def test_printed_sentences_are_broken_and_tables_made_smaller_only_where_that_is_enough():

@@ -56,7 +56,7 @@ def _for_phones(picture: Image.Image, file: Path) -> tuple[Path, int, int] | Non
     if (small := narrow.stacked(picture, share)) is None:
         return None
     file.parent.mkdir(parents=True, exist_ok=True)
-    small.save(file)
+    small.save(file, compress_level=4)         # half the time of the usual 6, and 5 % more to load
     return file, narrow.width(small, share), round(share * small.width)
 
 

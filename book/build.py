@@ -91,8 +91,9 @@ def build() -> int:
         hand_over()
         ledgers.write()
         tested.write()
-        jupyter_book = Path(sys.executable).with_name("jupyter-book")
-        command = [jupyter_book, "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
+        # a page's tree lives as long as the build: looking for garbage in it takes a sixth of the time and finds none
+        jupyter_book = "import gc; gc.disable(); from jupyter_book.cli.main import main; main()"
+        command = [sys.executable, "-c", jupyter_book, "build", str(ROOT), "--all", "-W", "--keep-going", "-q"]
         done = subprocess.run(command, check=False)
         if done.returncode:
             print("The book is not built: mend the warnings above.", file=sys.stderr)

@@ -168,7 +168,8 @@ def outcome_page() -> str:
         own = [row for row in rows if row["paper"] == paper]
         table = [[linked(r["id"]), r["claim"],
                   _head(judged[r["id"]][0], judged[r["id"]][1] if budgets - {"lite"} else "")] for r in own]
-        found = [(r, one) for r in own if judged[r["id"]][1] for one in once(claims.judge(r, judged[r["id"]][1]))]
+        found = [(r, one) for r in own if judged[r["id"]][1]
+                 for one, _ in claims.once(claims.judge(r, judged[r["id"]][1]))]
         lines += [f"## {name}", "", WORDS[paper], "",
                   *_table(["claim", "what the paper says", "what came out"], "10 65 25", table, "narrow"),
                   "```{raw} html", gains(found, name), "```", ""]
@@ -283,14 +284,6 @@ def anchored(name: str) -> str:
 
 def linked(name: str) -> str:
     return f"{{ref}}`{name} <row-{name.lower()}>`"
-
-
-def once(found: list[claims.Found]) -> list[claims.Found]:
-    """Comparisons without those that are others the other way round, as two that are said to be level have."""
-    kept: dict[frozenset, claims.Found] = {}
-    for one in found:
-        kept.setdefault(frozenset((one.comparison.better, one.comparison.worse)), one)
-    return list(kept.values())
 
 
 def named(comparison: claims.Comparison) -> str:

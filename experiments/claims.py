@@ -14,7 +14,7 @@ several comparisons holds if all do, and does not if one does not, at a stricter
 
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,28 +164,120 @@ def line(found: Found) -> str:
     wanted += f"; a loss of up to {100 * one.allowed:g} % counts as level" if one.allowed else ""
     sample = f"{result.seeds} seed{'s' * (result.seeds > 1)}"
     sample += f", {result.faces} faces" if result.faces > 1 else ", by seed only"
-    needed = ""
-    if result.says == OPEN and result.seeds > 1:
-        enough = (result.seeds_needed or 0) <= result.seeds                     # chance, then, and not too few
-        needed = ("; more seeds on the same faces would not be enough" if result.seeds_needed is None else
-                  f"; {result.seeds} seeds are usually enough" if enough else f"; {result.seeds_needed} seeds needed")
     return (f"{one.better} against {one.worse}: {100 * found.better:.2f}, {100 * found.worse:.2f}; gain "
             f"{share(result.difference)} % [{share(result.low)}, {share(result.high)}]{wanted}: {result.says}"
-            f" ({sample}{needed})")
+            f" ({sample}{_needed(result)})")
 
 
-def listed(names: Sequence[str], folder: Path | None = None) -> str:
-    """Verdicts on the rows named and what they rest on, as Markdown for a page.
+BAR, SHARE = (150, 18), 0.47          # pixels of the picture of an interval; its half, as a share of the width
+COLOURS = {"holds": "#009E73", "does not hold": "#D55E00", OPEN: "#8a8a8a"}
+KEY = ("A row compares two variants of a network. Its gain is how much smaller the error of the first is, in per cent "
+       "of the second's error. In the picture the dot is the gain, the coloured line is its 95 % interval, the upright "
+       "line is zero, and the diamond is the paper's gain. A grey band marks the differences that count as level. Each "
+       "claim has its own scale.")
+
+
+def once(found: Sequence[Found]) -> list[tuple[Found, str]]:
+    """Comparisons with their verdicts; two that are said to be level stand once, with the verdict on both ways."""
+    pairs: dict[frozenset, list[Found]] = {}
+    for one in found:
+        pairs.setdefault(frozenset((one.comparison.better, one.comparison.worse)), []).append(one)
+    return [(both[0], together([f.verdict for f in both], [f.strict for f in both]) if len(both) > 1
+             else both[0].verdict.says) for both in pairs.values()]
+
+
+def bar(found: Found, says: str, span: float) -> str:
+    """A gain with its interval as a small picture (SVG): zero in the middle, ``span`` at both ends, as a share.
+
+    A band stands for the losses and gains that count as level, a diamond for the paper's gain. What lies beyond an end
+    is drawn at the end.
+    """
+    width, height = BAR
+    y = height / 2
+
+    def x(share: float) -> float:
+        return width * (0.5 + SHARE * min(max(share / span, -1), 1))
+    low, middle, high = (found.share(v) for v in (found.verdict.low, found.verdict.difference, found.verdict.high))
+    colour, one = COLOURS[says], found.comparison
+    parts = [f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
+             f'aria-label="gain {100 * middle:+.1f} %, interval from {100 * low:+.1f} to {100 * high:+.1f}">']
+    if one.allowed:
+        parts.append(f'<rect x="{x(-one.allowed):.1f}" y="1" width="{x(one.allowed) - x(-one.allowed):.1f}" '
+                     f'height="{height - 2}" fill="currentColor" opacity="0.12"/>')
+    parts.append(f'<path d="M{width / 2} 0v{height}" stroke="currentColor" opacity="0.6"/>'
+                 f'<path d="M{x(low):.1f} {y}H{x(high):.1f}" stroke="{colour}" stroke-width="2.5"/>'
+                 f'<circle cx="{x(middle):.1f}" cy="{y}" r="4" fill="{colour}"/>')
+    if one.effect is not None:
+        parts.append(f'<path d="M{x(one.effect) - 5:.1f} {y}l5 -5l5 5l-5 5z" fill="none" stroke="currentColor"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path | None = None) -> str:
+    """Verdicts on the rows named, as a table for a page (HTML): each comparison with its errors, gain and interval.
+
+    Args:
+        names: of the rows.
+        said: an arm in the words of the page, from "<arm>@<figure>".
 
     Raises:
         KeyError: for a name that no row has.
     """
-    rows, parts = {row["id"]: row for row in read()}, []
+    rows, lines = {row["id"]: row for row in read()}, []
     for name in names:
         word, largest = says(rows[name], folder)
-        parts.append(f"**{name}, {word}**: {rows[name]['claim']}\n")
-        parts += [f"- {line(found)}" for found in judge(rows[name], largest or BUDGETS[0], folder)] + [""]
-    return "\n".join(parts)
+        found = judge(rows[name], largest, folder) if largest else []
+        samples = {_sample(one.verdict) for one in found}
+        rests = f" ({samples.pop()})" if len(samples) == 1 else ""
+        lines.append(f'<tr><th colspan="5" style="text-align:left"><b>{name}, {word}</b>: {rows[name]["claim"]}'
+                     f'<span style="font-weight:normal">{rests}</span></th></tr>')
+        reach = [abs(one.share(v)) for one in found for v in (one.verdict.low, one.verdict.high) if np.isfinite(v)]
+        span = max([*reach, *(one.comparison.effect or one.comparison.allowed for one in found), 1e-9])
+        for one, verdict_ in once(found):
+            low, middle, high = (f"{100 * one.share(v):+.1f}" if np.isfinite(v) else "?" for v in (
+                one.verdict.low, one.verdict.difference, one.verdict.high))
+            claimed = f"<br>paper: {100 * one.comparison.effect:+.1f}" if one.comparison.effect is not None else ""
+            first, second = (said(f"{arm}@{figure_}") for arm, _, figure_ in (
+                (arm if "@" in arm else f"{arm}@{rows[name]['metric']}").partition("@")
+                for arm in (one.comparison.better, one.comparison.worse)))
+            cells = (_against(first, second) + (f" ({_sample(one.verdict)})" if samples else ""),
+                     f"{100 * one.better:.2f}, {100 * one.worse:.2f}", f"{middle} [{low}, {high}]{claimed}",
+                     bar(one, verdict_, span), verdict_ + _needed(one.verdict))
+            lines.append("<tr>" + "".join(f'<td style="text-align:{"left" if k in (0, 4) else "right"}">{cell}</td>'
+                                          for k, cell in enumerate(cells)) + "</tr>")
+    head = "".join(f'<th style="text-align:left">{one}</th>' for one in (
+        "comparison", "errors, %", "gain, %, with its 95 % interval", "the same as a picture", "verdict"))
+    return f'<table class="table verdicts"><caption>{KEY}</caption><thead><tr>{head}</tr></thead>' \
+           f'<tbody>{"".join(lines)}</tbody></table>'
+
+
+def _against(first: str, second: str) -> str:
+    """Two variants, with what they share said once: "hourglass: by scores against by all landmarks, 20 % hidden"."""
+    sides = [first.split(", "), second.split(", ")]
+    head, tail = [], []
+    while min(map(len, sides)) > 1 and sides[0][0] == sides[1][0]:
+        head.append(sides[0][0])
+        sides = [side[1:] for side in sides]
+    while min(map(len, sides)) > 1 and sides[0][-1] == sides[1][-1]:
+        tail.insert(0, sides[0][-1])
+        sides = [side[:-1] for side in sides]
+    said = " <i>against</i> ".join(", ".join(side) for side in sides)
+    return (f"{', '.join(head)}: " if head else "") + ", ".join([said, *tail])
+
+
+def _sample(result: Verdict) -> str:
+    """What an interval rests on."""
+    return (f"{result.seeds} training{'s' * (result.seeds > 1)} of each, "
+            + (f"{result.faces} faces" if result.faces > 1 else "means only"))
+
+
+def _needed(result: Verdict) -> str:
+    """How many seeds would probably decide, where that is not told yet."""
+    if result.says != OPEN or result.seeds == 1:
+        return ""
+    if result.seeds_needed is None:
+        return "; more seeds on the same faces would not be enough"
+    enough = result.seeds_needed <= result.seeds                                # chance, then, and not too few
+    return f"; {result.seeds} seeds are usually enough" if enough else f"; {result.seeds_needed} seeds needed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

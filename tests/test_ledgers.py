@@ -196,13 +196,57 @@ def test_the_command_prints_verdicts(capsys):
     assert claims.main(["C99"]) == 2 and "C99" in capsys.readouterr().err
 
 
-def test_verdicts_are_listed_for_a_page():
-    row = next(row for row in CLAIMS if row["id"] == "C8")
-    lines = claims.listed(["C8"]).splitlines()
-    assert lines[0] == f"**C8, {claims.says(row)[0]}**: {row['claim']}"
-    assert lines[2:] == [f"- {claims.line(found)}" for found in claims.judge(row)]
+def cells(html):
+    """Texts of the cells of a board's rows, and what stands in its rows of claims."""
+    heads = re.findall(r'<tr><th colspan="5"[^>]*>(.*?)</th></tr>', html)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr><td.*?</tr>", html)]
+    return [re.sub("<[^>]+>", "", head) for head in heads], rows
+
+
+def test_a_board_has_the_verdicts_of_its_claims():
+    row = next(row for row in CLAIMS if row["id"] == "C7")
+    heads, rows = cells(claims.board(["C7"], lambda arm: arm.removeprefix("tab-").replace("@", ", ")))
+    found = claims.judge(row)
+    assert heads == [f"C7, {claims.says(row)[0]}: {row['claim']} (3 trainings of each, 600 faces)"]
+    assert [one[0] for one in rows] == ["vgg <i>against</i> resnet, nme", "resnet <i>against</i> hourglass, nme"]
+    for (_, errors, gain, picture, says), one in zip(rows, found, strict=True):
+        v = one.verdict
+        assert errors == f"{100 * one.better:.2f}, {100 * one.worse:.2f}" and says.split(";")[0] == v.says
+        assert gain == (f"{100 * one.share(v.difference):+.1f} [{100 * one.share(v.low):+.1f}, "
+                        f"{100 * one.share(v.high):+.1f}]<br>paper: {100 * one.comparison.effect:+.1f}")
+        assert claims.COLOURS[v.says] in picture
     with pytest.raises(KeyError):
-        claims.listed(["C99"])
+        claims.board(["C99"])
+
+
+def test_two_that_are_level_stand_once_on_a_board():
+    row = next(row for row in CLAIMS if row["id"] == "C22")
+    found = claims.judge(row)
+    assert len(claims.once(found)) == len(found) // 2
+    for one, says in claims.once(found):
+        both = [f for f in found if {f.comparison.better, f.comparison.worse}
+                == {one.comparison.better, one.comparison.worse}]
+        assert len(both) == 2 and (says == "holds") == all(f.verdict.says == "holds" for f in both)
+
+
+def test_what_two_variants_share_is_said_once():
+    assert claims._against("a, b, 20 % hidden", "a, c, 20 % hidden") == "a: b <i>against</i> c, 20 % hidden"
+    assert claims._against("a", "a, b") == "a <i>against</i> a, b"
+    assert claims._against("a, x", "a, x") == "a: x <i>against</i> x"
+
+
+def test_the_picture_of_an_interval_is_drawn_to_scale():
+    comparison = claims.Comparison("a", "b", effect=0.1, allowed=0.05)
+    result = verdict.Verdict("holds", 0.02, -0.01, np.inf, 0.0, 0.1, 3, 9, None)
+    picture = claims.bar(claims.Found(comparison, result, result, 0.18, 0.2), "holds", 0.2)
+    width, half = claims.BAR[0], claims.BAR[0] * claims.SHARE
+    low, high = map(float, re.search(r"M([\d.]+) [\d.]+H([\d.]+)", picture).groups())
+    assert low == pytest.approx(width / 2 + half * -0.05 / 0.2, abs=0.1)
+    assert high == pytest.approx(width / 2 + half, abs=0.1)                    # endless: to the end of the picture
+    assert float(re.search(r'circle cx="([\d.]+)"', picture)[1]) == pytest.approx(width / 2 + half * 0.1 / 0.2, abs=0.1)
+    x, wide = map(float, re.search(r'rect x="([\d.]+)" y="1" width="([\d.]+)"', picture).groups())
+    assert (x, wide) == pytest.approx((width / 2 - half / 4, half / 2), abs=0.1)
+    assert float(re.findall(r"M([\d.]+) ", picture)[-1]) + 5 == pytest.approx(width / 2 + half / 2, abs=0.1)  # diamond
 
 
 def test_figures_of_a_claim_are_computed_from_its_records(tmp_path, monkeypatch):

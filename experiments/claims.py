@@ -228,24 +228,26 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
         found = judge(rows[name], largest, folder) if largest else []
         samples = {_sample(one.verdict) for one in found}
         rests = f" ({samples.pop()})" if len(samples) == 1 else ""
-        lines.append(f'<tr><th colspan="5" style="text-align:left"><b>{name}, {word}</b>: {rows[name]["claim"]}'
+        lines.append(f'<tr><th colspan="4" style="text-align:left"><b>{name}, {word}</b>: {rows[name]["claim"]}'
                      f'<span style="font-weight:normal">{rests}</span></th></tr>')
         reach = [abs(one.share(v)) for one in found for v in (one.verdict.low, one.verdict.high) if np.isfinite(v)]
         span = max([*reach, *(one.comparison.effect or one.comparison.allowed for one in found), 1e-9])
         for one, verdict_ in once(found):
             low, middle, high = (f"{100 * one.share(v):+.1f}" if np.isfinite(v) else "?" for v in (
                 one.verdict.low, one.verdict.difference, one.verdict.high))
-            claimed = f"<br>paper: {100 * one.comparison.effect:+.1f}" if one.comparison.effect is not None else ""
+            claimed = f"; paper {100 * one.comparison.effect:+.1f}" if one.comparison.effect is not None else ""
             first, second = (said(f"{arm}@{figure_}") for arm, _, figure_ in (
                 (arm if "@" in arm else f"{arm}@{rows[name]['metric']}").partition("@")
                 for arm in (one.comparison.better, one.comparison.worse)))
             cells = (_against(first, second) + (f" ({_sample(one.verdict)})" if samples else ""),
-                     f"{100 * one.better:.2f}, {100 * one.worse:.2f}", f"{middle} [{low}, {high}]{claimed}",
-                     bar(one, verdict_, span), verdict_ + _needed(one.verdict))
-            lines.append("<tr>" + "".join(f'<td style="text-align:{"left" if k in (0, 4) else "right"}">{cell}</td>'
-                                          for k, cell in enumerate(cells)) + "</tr>")
+                     f"{100 * one.better:.2f}, {100 * one.worse:.2f}",
+                     f"{bar(one, verdict_, span)}<br>{middle} [{low}, {high}]{claimed}",
+                     verdict_ + _needed(one.verdict))
+            styles = (f"text-align:left{'; white-space:nowrap' * (k in (1, 2))}" for k in range(len(cells)))
+            lines.append("<tr>" + "".join(f'<td style="{style}">{cell}</td>'
+                                          for style, cell in zip(styles, cells, strict=True)) + "</tr>")
     head = "".join(f'<th style="text-align:left">{one}</th>' for one in (
-        "comparison", "errors, %", "gain, %, with its 95 % interval", "the same as a picture", "verdict"))
+        "comparison", "errors, %", "gain and its 95 % interval, %", "verdict"))
     return f'<table class="table verdicts"><caption>{KEY}</caption><thead><tr>{head}</tr></thead>' \
            f'<tbody>{"".join(lines)}</tbody></table>'
 

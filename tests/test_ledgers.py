@@ -198,7 +198,7 @@ def test_the_command_prints_verdicts(capsys):
 
 def cells(html):
     """Texts of the cells of a board's rows, and what stands in its rows of claims."""
-    heads = re.findall(r'<tr><th colspan="5"[^>]*>(.*?)</th></tr>', html)
+    heads = re.findall(r'<tr><th colspan="4"[^>]*>(.*?)</th></tr>', html)
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr><td.*?</tr>", html)]
     return [re.sub("<[^>]+>", "", head) for head in heads], rows
 
@@ -209,11 +209,12 @@ def test_a_board_has_the_verdicts_of_its_claims():
     found = claims.judge(row)
     assert heads == [f"C7, {claims.says(row)[0]}: {row['claim']} (3 trainings of each, 600 faces)"]
     assert [one[0] for one in rows] == ["vgg <i>against</i> resnet, nme", "resnet <i>against</i> hourglass, nme"]
-    for (_, errors, gain, picture, says), one in zip(rows, found, strict=True):
+    for (_, errors, gain, says), one in zip(rows, found, strict=True):
         v = one.verdict
         assert errors == f"{100 * one.better:.2f}, {100 * one.worse:.2f}" and says.split(";")[0] == v.says
+        picture, gain = gain.split("<br>")
         assert gain == (f"{100 * one.share(v.difference):+.1f} [{100 * one.share(v.low):+.1f}, "
-                        f"{100 * one.share(v.high):+.1f}]<br>paper: {100 * one.comparison.effect:+.1f}")
+                        f"{100 * one.share(v.high):+.1f}]; paper {100 * one.comparison.effect:+.1f}")
         assert claims.COLOURS[v.says] in picture
     with pytest.raises(KeyError):
         claims.board(["C99"])

@@ -243,7 +243,7 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
                      f"{100 * one.better:.2f}, {100 * one.worse:.2f}",
                      f"{bar(one, verdict_, span)}<br>{middle} [{low}, {high}]{claimed}",
                      verdict_ + _needed(one.verdict))
-            styles = (f"text-align:left{'; white-space:nowrap' * (k in (1, 2))}" for k in range(len(cells)))
+            styles = ("text-align:left" + more for more in ("", *["; white-space:nowrap"] * 2, "; min-width:7.5rem"))
             lines.append("<tr>" + "".join(f'<td style="{style}">{cell}</td>'
                                           for style, cell in zip(styles, cells, strict=True)) + "</tr>")
     head = "".join(f'<th style="text-align:left">{one}</th>' for one in (

@@ -72,24 +72,11 @@ def test_the_tests_exist(row):
         assert name in functions_in(ROOT / path), test
 
 
-# claims of which an arm has fewer than three seeds so far
-UNFINISHED = set()
 # claims whose arms are one network read in several ways, so that no seed makes a difference
 READ_ONLY = {row["id"] for row in CLAIMS if not any(one.trained for one in claims.Comparison.of(row))}
-FINISHED = [row for row in CLAIMS if row["id"] not in UNFINISHED]
 
 
-@pytest.mark.parametrize("row", [row for row in CLAIMS if row["id"] in UNFINISHED], ids=by_id)
-def test_a_claim_that_is_still_measured_has_arms_that_are_defined(row):
-    for paper, name in (arm.split("-", 1) for arm in ledgers.arms(row)):
-        experiment = importlib.import_module(f"experiments.{paper}")
-        assert paper.split("_")[0] == row["paper"] and name in experiment.arms(experiment.BUDGETS["lite"])
-    few = [arm for arm in ledgers.arms(row) if len(records.read_seeds(arm, clean=True)) < 3]
-    assert few, "finished: take it out of UNFINISHED"
-    assert claims.says(row)[0] in (verdict.HOLDS, verdict.FAILS, verdict.OPEN, claims.UNTESTED)
-
-
-@pytest.mark.parametrize("row", FINISHED, ids=by_id)
+@pytest.mark.parametrize("row", CLAIMS, ids=by_id)
 def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
     assert set(row) == {"id", "paper", "claim", "figures", "metric", "compare", "beside", "shows", "note"}
     assert row["claim"].strip() and row["figures"].strip() and row["compare"] and row["shows"]
@@ -102,7 +89,7 @@ def test_a_claim_rests_on_three_seeds_of_every_arm_and_on_no_typed_verdict(row):
     assert figures >= set(row["shows"]) and len(ledgers.measured(row)) == len(ledgers.arms(row))
 
 
-@pytest.mark.parametrize("row", FINISHED, ids=by_id)
+@pytest.mark.parametrize("row", CLAIMS, ids=by_id)
 def test_a_claim_is_judged_by_paired_seeds_at_the_lite_budget(row):
     found = claims.judge(row)
     assert [one.comparison for one in found] == claims.Comparison.of(row)

@@ -235,7 +235,7 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
         for one, verdict_ in once(found):
             low, middle, high = (f"{100 * one.share(v):+.1f}" if np.isfinite(v) else "?" for v in (
                 one.verdict.low, one.verdict.difference, one.verdict.high))
-            claimed = f"; paper {100 * one.comparison.effect:+.1f}" if one.comparison.effect is not None else ""
+            claimed = f"<br>the paper: {100 * one.comparison.effect:+.1f}" if one.comparison.effect is not None else ""
             first, second = (said(f"{arm}@{figure_}") for arm, _, figure_ in (
                 (arm if "@" in arm else f"{arm}@{rows[name]['metric']}").partition("@")
                 for arm in (one.comparison.better, one.comparison.worse)))
@@ -243,12 +243,12 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
                      f"{100 * one.better:.2f}, {100 * one.worse:.2f}",
                      f"{bar(one, verdict_, span)}<br>{middle} [{low}, {high}]{claimed}",
                      verdict_ + _needed(one.verdict))
-            styles = ("text-align:left" + more for more in ("", *["; white-space:nowrap"] * 2, "; min-width:7.5rem"))
-            lines.append("<tr>" + "".join(f'<td style="{style}">{cell}</td>'
-                                          for style, cell in zip(styles, cells, strict=True)) + "</tr>")
+            lines.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
     head = "".join(f'<th style="text-align:left">{one}</th>' for one in (
         "comparison", "errors, %", "gain and its 95 % interval, %", "verdict"))
-    return f'<table class="table verdicts"><caption>{KEY}</caption><thead><tr>{head}</tr></thead>' \
+    widths = "".join(f'<col style="width:{width}%">' for width in (43, 14, 25, 18))
+    return f'<table class="table ledger verdicts"><caption>{KEY}</caption><colgroup>{widths}</colgroup>' \
+           f'<thead><tr>{head}</tr></thead>' \
            f'<tbody>{"".join(lines)}</tbody></table>'
 
 

@@ -199,9 +199,10 @@ def test_a_board_has_the_verdicts_of_its_claims():
     for (_, errors, gain, says), one in zip(rows, found, strict=True):
         v = one.verdict
         assert errors == f"{100 * one.better:.2f}, {100 * one.worse:.2f}" and says.split(";")[0] == v.says
-        picture, gain = gain.split("<br>")
+        picture, gain = gain.split("<br>", 1)
+        gain = gain.replace("<br>", ", ")
         assert gain == (f"{100 * one.share(v.difference):+.1f} [{100 * one.share(v.low):+.1f}, "
-                        f"{100 * one.share(v.high):+.1f}]; paper {100 * one.comparison.effect:+.1f}")
+                        f"{100 * one.share(v.high):+.1f}], the paper: {100 * one.comparison.effect:+.1f}")
         assert claims.COLOURS[v.says] in picture
     with pytest.raises(KeyError):
         claims.board(["C99"])

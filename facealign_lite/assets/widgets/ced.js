@@ -26,8 +26,8 @@ function render({ model, el }) {
   const current = () => samples[state.normalizer];
   const fig = figure(el, {
     label: "Cumulative error distributions",
-    help: "Drag across the plot or move the slider. The shaded area, divided by the limit, is the AUC; what the curve "
-      + "still lacks to 100 % at the limit is the failure rate FR.",
+    help: "Drag across the plot or move the slider. The shaded area, divided by the limit, is the AUC. The failure "
+      + "rate FR is 100 % minus the value of the curve at the limit.",
   });
   const color = (i) => fig.color(1 + i % 6);
 

@@ -226,7 +226,7 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
     for name in names:
         word, largest = says(rows[name], folder)
         found = judge(rows[name], largest, folder) if largest else []
-        samples = {_sample(one.verdict) for one in found}
+        samples = {_sample(one) for one in found}
         rests = f" ({samples.pop()})" if len(samples) == 1 else ""
         lines.append(f'<tr><th colspan="4" style="text-align:left"><b>{name}, {word}</b>: {rows[name]["claim"]}'
                      f'<span style="font-weight:normal">{rests}</span></th></tr>')
@@ -239,7 +239,7 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
             first, second = (said(f"{arm}@{figure_}") for arm, _, figure_ in (
                 (arm if "@" in arm else f"{arm}@{rows[name]['metric']}").partition("@")
                 for arm in (one.comparison.better, one.comparison.worse)))
-            cells = (_against(first, second) + (f" ({_sample(one.verdict)})" if samples else ""),
+            cells = (_against(first, second) + (f" ({_sample(one)})" if samples else ""),
                      f"{100 * one.better:.2f}, {100 * one.worse:.2f}",
                      f"{bar(one, verdict_, span)}<br>{middle} [{low}, {high}]{claimed}",
                      verdict_ + _needed(one.verdict))
@@ -266,9 +266,11 @@ def _against(first: str, second: str) -> str:
     return (f"{', '.join(head)}: " if head else "") + ", ".join([said, *tail])
 
 
-def _sample(result: Verdict) -> str:
+def _sample(found: Found) -> str:
     """What an interval rests on."""
-    return (f"{result.seeds} training{'s' * (result.seeds > 1)} of each, "
+    result = found.verdict
+    trained = found.comparison.trained or result.seeds == 1            # else the records of all seeds are the same
+    return ((f"{result.seeds} training{'s' * (result.seeds > 1)} of each, " if trained else "nothing is trained, ")
             + (f"{result.faces} faces" if result.faces > 1 else "means only"))
 
 

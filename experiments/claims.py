@@ -173,8 +173,8 @@ BAR, SHARE = (150, 18), 0.47          # pixels of the picture of an interval; it
 COLOURS = {"holds": "#009E73", "does not hold": "#D55E00", OPEN: "#8a8a8a"}
 KEY = ("A row compares two variants of a network. Its gain is how much smaller the error of the first is, in per cent "
        "of the second's error. In the picture the dot is the gain, the coloured line is its 95 % interval, the upright "
-       "line is zero, and the diamond is the paper's gain. A grey band marks the differences that count as level. Each "
-       "claim has its own scale.")
+       "line is zero, and the diamond is the paper's gain. Each claim has its own scale.")
+BAND = " A grey band marks the differences that count as level."
 
 
 def once(found: Sequence[Found]) -> list[tuple[Found, str]]:
@@ -222,10 +222,11 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
     Raises:
         KeyError: for a name that no row has.
     """
-    rows, lines = {row["id"]: row for row in read()}, []
+    rows, lines, band = {row["id"]: row for row in read()}, [], ""
     for name in names:
         word, largest = says(rows[name], folder)
         found = judge(rows[name], largest, folder) if largest else []
+        band = BAND if any(one.comparison.allowed for one in found) else band
         samples = {_sample(one) for one in found}
         rests = f" ({samples.pop()})" if len(samples) == 1 else ""
         lines.append(f'<tr><th colspan="4" style="text-align:left"><b>{name}, {word}</b>: {rows[name]["claim"]}'
@@ -247,7 +248,7 @@ def board(names: Sequence[str], said: Callable[[str], str] = str, folder: Path |
     head = "".join(f'<th style="text-align:left">{one}</th>' for one in (
         "comparison", "errors, %", "gain and its 95 % interval, %", "verdict"))
     widths = "".join(f'<col style="width:{width}%">' for width in (43, 14, 25, 18))
-    return f'<table class="table ledger verdicts"><caption>{KEY}</caption><colgroup>{widths}</colgroup>' \
+    return f'<table class="table ledger verdicts"><caption>{KEY}{band}</caption><colgroup>{widths}</colgroup>' \
            f'<thead><tr>{head}</tr></thead>' \
            f'<tbody>{"".join(lines)}</tbody></table>'
 

@@ -204,6 +204,7 @@ def test_a_board_has_the_verdicts_of_its_claims():
         assert gain == (f"{100 * one.share(v.difference):+.1f} [{100 * one.share(v.low):+.1f}, "
                         f"{100 * one.share(v.high):+.1f}], the paper: {100 * one.comparison.effect:+.1f}")
         assert claims.COLOURS[v.says] in picture
+    assert claims.BAND not in claims.board(["C7"]) and claims.BAND in claims.board(["C7", "C22"])
     with pytest.raises(KeyError):
         claims.board(["C99"])
 
